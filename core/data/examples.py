@@ -1,0 +1,72 @@
+"""Small data sets, made from a seed, with which every method's example runs in seconds."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_SUBJECTS = {
+    "animals": ["the dog", "a cat", "the old horse", "a small bird", "the fox"],
+    "machines": ["the engine", "a motor", "the old pump", "a small drill", "the crane"],
+}
+_VERBS = {
+    "animals": ["eats", "sleeps near", "runs to", "hides from", "plays with"],
+    "machines": ["drives", "lifts", "turns", "presses", "cuts"],
+}
+_OBJECTS = {
+    "animals": ["the grass", "a tree", "the river", "some bread", "the nest"],
+    "machines": ["the wheel", "a beam", "the belt", "some steel", "the shaft"],
+}
+
+
+def write_table(path: Path, *, rows: int = 240, columns: int = 6) -> None:
+    """CSV with numeric columns and a `label` of three classes, each a Gaussian around its own centre."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, rows)
+    features = random.normal(size=(3, columns))[labels] * 2 + random.normal(size=(rows, columns))
+    lines = [",".join([*(f"x{index}" for index in range(columns)), "label"])]
+    for values, label in zip(features, labels, strict=True):
+        lines.append(",".join([*(f"{value:.5f}" for value in values), "abc"[label]]))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_images(path: Path, *, count: int = 120, size: int = 16) -> None:
+    """Zip of grey PNG images in a folder per class: a bright bar that lies or stands, on noise."""
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(count):
+            name = ("lying", "standing")[index % 2]
+            pixels = random.integers(0, 60, (size, size), dtype=np.uint8)
+            place = int(random.integers(1, size - 3))
+            bar = (slice(place, place + 2), slice(2, -2))
+            pixels[bar if name == "lying" else bar[::-1]] = random.integers(180, 255)
+            content = io.BytesIO()
+            Image.fromarray(pixels).save(content, "PNG")
+            archive.writestr(f"{name}/{index:04d}.png", content.getvalue())
+
+
+def sentence(random: np.random.Generator, topic: str) -> str:
+    """A sentence about animals or machines."""
+    words = (random.choice(words[topic]) for words in (_SUBJECTS, _VERBS, _OBJECTS))
+    return " ".join(words) + "."
+
+
+def write_text(path: Path, *, documents: int = 400) -> None:
+    """Plain text, a document of three sentences a line, each about one topic."""
+    random = np.random.default_rng(0)
+    topics = [("animals", "machines")[index % 2] for index in range(documents)]
+    lines = [" ".join(sentence(random, topic) for _ in range(3)) for topic in topics]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_labelled_text(path: Path, *, documents: int = 120) -> None:
+    """JSON Lines with `text` and `label`: sentences about animals or machines."""
+    random = np.random.default_rng(0)
+    topics = [("animals", "machines")[index % 2] for index in range(documents)]
+    lines = [json.dumps({"text": sentence(random, topic), "label": topic}) for topic in topics]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

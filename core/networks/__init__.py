@@ -1,0 +1,1 @@
+"""Networks that are saved as weights and configuration, and loaded again by name."""

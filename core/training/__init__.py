@@ -1,0 +1,1 @@
+"""The run: steps, log, stop, checkpoint; and what methods share around it."""

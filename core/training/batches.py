@@ -1,0 +1,69 @@
+"""Which examples each step learns from: a pure function of seed and step, so the place in the data is just the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+
+from core.spec import TrainingSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's examples."""
+
+    rows: torch.Tensor  # [batch] int64 indices into the data set
+    step: int  # from 0
+    epoch: int  # from 0
+    is_epoch_end: bool
+
+
+class Batches(Sequence[Batch]):
+    """All batches of a run: each epoch is a permutation drawn from (seed, epoch); the last batch may be smaller."""
+
+    def __init__(self, examples: int, *, batch_size: int, seed: int, epochs: int | None = None, steps: int | None = None):
+        self.examples = examples
+        self.batch_size = min(batch_size, examples)
+        self.seed = seed
+        self.per_epoch = -(-examples // self.batch_size)
+        self.total = steps if steps is not None else self.per_epoch * (epochs or 1)
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    @classmethod
+    def of(cls, examples: int, spec: TrainingSpec) -> Batches:
+        """The batches that a spec asks for."""
+        return cls(examples, batch_size=spec.batch_size, seed=spec.seed, epochs=spec.epochs, steps=spec.steps)
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, step: int) -> Batch: ...
+    @overload
+    def __getitem__(self, step: slice) -> Sequence[Batch]: ...
+    def __getitem__(self, step: int | slice) -> Batch | Sequence[Batch]:
+        if isinstance(step, slice):
+            return [self[index] for index in range(*step.indices(self.total))]
+        if not 0 <= step < self.total:
+            raise IndexError(step)
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._permutation(epoch)
+        rows = self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        is_end = place == self.per_epoch - 1 or step == self.total - 1
+        return Batch(rows=rows, step=step, epoch=epoch, is_epoch_end=is_end)
+
+    def _permutation(self, epoch: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.examples, generator=generator)
+
+
+def split(examples: int, *, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row indices (training, validation), shuffled by `seed`; at least one row on each side."""
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed))
+    held_out = min(max(1, round(examples * fraction)), examples - 1)
+    return order[held_out:], order[:held_out]
