@@ -1,0 +1,1 @@
+"""The jobs table and what surrounds it: the truth about every job."""

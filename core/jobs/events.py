@@ -1,0 +1,84 @@
+"""A job's events in SQL: added with the change they tell of, read in order, paged by their id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from core.errors import InvalidRequest
+from core.jobs.database import database_now
+from core.jobs.models import Event
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event before it has its place in a job's stream."""
+
+    type: str
+    message: str = ""
+    level: str = "info"
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EventId:
+    """`<fence>-<seq>`: an event's place in its job's stream."""
+
+    fence: int = 0
+    seq: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.fence}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> EventId:
+        """Read `<fence>-<seq>`; raises InvalidRequest."""
+        fence, dash, seq = text.partition("-")
+        if not (dash and fence.isascii() and fence.isdigit() and seq.isascii() and seq.isdigit()) or len(text) > 38:
+            raise InvalidRequest(f"'{text[:40]}' is not an event id; they look like 2-17", param="after")
+        return cls(int(fence), int(seq))
+
+
+def add_event(session: Session, job_id: str, *, fence: int, event: NewEvent) -> Event:
+    """Append an event in the same transaction as the change it tells of."""
+    last = session.scalar(select(func.max(Event.seq)).where(Event.job_id == job_id, Event.fence == fence))
+    row = as_row(job_id, fence, (last or 0) + 1, event, now=session.scalar(select(database_now())) or 0.0)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def as_row(job_id: str, fence: int, seq: int, event: NewEvent, *, now: float) -> Event:
+    """The row of an event at its place."""
+    return Event(
+        job_id=job_id,
+        fence=fence,
+        seq=seq,
+        created_at=now,
+        type=event.type,
+        level=event.level,
+        message=event.message,
+        data=event.data,
+    )
+
+
+def list_events(
+    session: Session, job_id: str, *, after: EventId | None = None, types: Sequence[str] = (), limit: int = 1000,
+    newest_first: bool = False, fence: int | None = None,
+) -> list[Event]:
+    """Events in order (or newest first), after the one named."""
+    place = tuple_(Event.fence, Event.seq)
+    query = select(Event).where(Event.job_id == job_id).limit(limit)
+    if types:
+        query = query.where(Event.type.in_(types))
+    if fence is not None:
+        query = query.where(Event.fence == fence)
+    if after is not None:
+        edge = tuple_(after.fence, after.seq)
+        query = query.where(place < edge if newest_first else place > edge)
+    order = (Event.fence.desc(), Event.seq.desc()) if newest_first else (Event.fence, Event.seq)
+    return list(session.scalars(query.order_by(*order)))

@@ -1,0 +1,92 @@
+"""What a job starts from: the data sets and models that its spec names, as keys in storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.errors import NotFound
+from core.jobs.models import File, TrainedModel
+from core.jobs.store import list_artifacts, needs_of
+from core.spec import MethodSpec, files_of, models_of
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """An uploaded file: a data set, or an uploaded model (an archive that holds a model folder)."""
+
+    file_id: str
+    filename: str
+    sha256: str
+    is_model: bool
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A model that a job made: its artifacts, path to storage key."""
+
+    job_id: str
+    model_id: str
+    files: Mapping[str, str]
+
+
+def get_file(session: Session, project_id: str, file_id: str, *, param: str | None = "file_id") -> File:
+    """The project's file; raises NotFound."""
+    file = session.get(File, file_id)
+    if file is None or file.project_id != project_id:
+        raise NotFound(f"there is no file '{file_id}'", param=param)
+    return file
+
+
+def get_model(session: Session, project_id: str, model_id: str, *, param: str | None = "model_id") -> TrainedModel:
+    """The project's trained model; raises NotFound."""
+    model = session.get(TrainedModel, model_id)
+    if model is None or model.project_id != project_id:
+        raise NotFound(f"there is no model '{model_id}'", param=param)
+    return model
+
+
+def resolve_inputs(
+    session: Session, *, project_id: str, job_id: str, spec: MethodSpec
+) -> dict[str, FileInput | ModelInput]:
+    """Every file and model of the spec, by field; raises NotFound, naming the field, for what has been deleted."""
+    found: dict[str, FileInput | ModelInput] = {}
+    for field, file_id in files_of(spec).items():
+        found[field] = _file_input(session, project_id, file_id, field, is_model=False)
+    needs = needs_of(session, job_id)
+    for field, reference in models_of(spec).items():
+        if isinstance(reference, str) and reference.startswith("file-"):
+            found[field] = _file_input(session, project_id, reference, field, is_model=True)
+        elif isinstance(reference, str):
+            found[field] = _model_input(session, get_model(session, project_id, reference, param=field))
+        else:
+            query = select(TrainedModel).where(TrainedModel.job_id == needs[field].id)
+            model = session.scalar(query)
+            if model is None:
+                raise NotFound(f"the model of {needs[field].id} was deleted", param=field)
+            found[field] = _model_input(session, model)
+    return found
+
+
+def _file_input(session: Session, project_id: str, file_id: str, field: str, *, is_model: bool) -> FileInput:
+    file = get_file(session, project_id, file_id, param=field)
+    return FileInput(file.id, file.filename, file.sha256, is_model)
+
+
+def _model_input(session: Session, model: TrainedModel) -> ModelInput:
+    files = {artifact.path: artifact.key for artifact in list_artifacts(session, model.job_id)}
+    return ModelInput(model.job_id, model.id, files)
+
+
+def lineage_of(inputs: Mapping[str, FileInput | ModelInput]) -> dict[str, Any]:
+    """Where a job's data and models came from, for its model card and its model."""
+    return {
+        field: {"file": one.file_id, "filename": one.filename, "sha256": one.sha256}
+        if isinstance(one, FileInput)
+        else {"model": one.model_id, "job": one.job_id}
+        for field, one in inputs.items()
+    }

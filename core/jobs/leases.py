@@ -1,0 +1,303 @@
+"""Jobs as a worker holds them: claim, renew, report, finish. Every write carries the fence; no row means: leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import CursorResult, case, exists, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased
+
+from core.errors import WeightworksError
+from core.jobs.database import database_now
+from core.jobs.events import NewEvent, add_event
+from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, TrainedModel, new_id
+from core.jobs.status import Status
+from core.jobs.store import fail_dependents
+
+
+class LeaseLost(Exception):  # noqa: N818 - not an error of the job's
+    """The job is someone else's now, or over: stop, and write nothing more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job in this worker's hands, until its lease ends."""
+
+    job_id: str
+    project_id: str
+    fence: int
+    attempt: int
+    max_attempts: int
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that was put into storage."""
+
+    path: str
+    key: str
+    bytes: int
+    sha256: str
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep did."""
+
+    requeued: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def claim_job(session: Session, *, owner: str, devices: Sequence[str], lease_seconds: float) -> Claim | None:
+    """Take the first claimable job: by priority, then age, its needs fulfilled, its device among `devices`."""
+    needed = aliased(Job)
+    unfulfilled = (
+        select(Dependency.job_id)
+        .join(needed, Dependency.needs_id == needed.id)
+        .where(Dependency.job_id == Job.id, needed.status != Status.SUCCEEDED)
+    )
+    first = (
+        select(Job.id)
+        .where(Job.status == Status.QUEUED, Job.device.in_(devices), ~exists(unfulfilled))
+        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Job)
+    )
+    statement = (
+        update(Job)
+        .where(Job.id == first.scalar_subquery(), Job.status == Status.QUEUED)
+        .values(
+            status=Status.RUNNING,
+            fence=Job.fence + 1,
+            attempt=Job.attempt + 1,
+            owner=owner,
+            lease_expires_at=database_now() + lease_seconds,
+            started_at=case((Job.started_at.is_(None), int(time.time())), else_=Job.started_at),
+            progress=None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False)
+    )
+    job = session.scalars(statement).one_or_none()
+    if job is None:
+        return None
+    now = int(time.time())
+    session.add(Attempt(job_id=job.id, fence=job.fence, attempt=job.attempt, owner=owner, started_at=now))
+    message = f"Attempt {job.attempt} of {job.max_attempts} started on {owner}."
+    add_event(session, job.id, fence=job.fence, event=_status_event(job, message))
+    return Claim(job.id, job.project_id, job.fence, job.attempt, job.max_attempts, job.spec)
+
+
+def renew_lease(
+    session: Session, claim: Claim, *, lease_seconds: float, progress: Mapping[str, Any] | None,
+    metrics: Mapping[str, float],
+) -> bool:
+    """Keep the job, and note how far it is; answers whether a cancel was asked for. Raises LeaseLost."""
+    values: dict[str, Any] = {"lease_expires_at": database_now() + lease_seconds, "metrics": dict(metrics)}
+    if progress is not None:
+        values["progress"] = dict(progress)
+    found = session.scalar(_fenced(claim).values(**values).returning(Job.cancel_requested))
+    if found is None:
+        raise LeaseLost(claim.job_id)
+    return bool(found)
+
+
+def append_events(session: Session, claim: Claim, events: Sequence[Event]) -> None:
+    """Write a batch of the claim's events; those already there stay. Raises LeaseLost."""
+    _lock(session, claim)
+    insert_events(session, events)
+
+
+def insert_events(session: Session, events: Sequence[Event]) -> None:
+    """Write events that may be there already, whoever owns the job: their ids make repeats harmless."""
+    if not events:
+        return
+    rows = [
+        {column.key: getattr(event, column.key) for column in Event.__table__.columns} for event in events
+    ]
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    session.execute(dialect.insert(Event).on_conflict_do_nothing(), rows)
+
+
+def add_checkpoint(
+    session: Session, claim: Claim, *, key: str, step: int, size: int, sha256: str, metrics: Mapping[str, float]
+) -> list[str]:
+    """Note a checkpoint in storage; answers the storage keys of older ones that are no longer needed."""
+    _lock(session, claim)
+    row = Checkpoint(
+        id=new_id("ckpt"),
+        job_id=claim.job_id,
+        fence=claim.fence,
+        step=step,
+        key=key,
+        bytes=size,
+        sha256=sha256,
+        metrics=dict(metrics),
+        created_at=int(time.time()),
+    )
+    query = select(Checkpoint).where(Checkpoint.job_id == claim.job_id).order_by(Checkpoint.step.desc())
+    same_step = [old for old in session.scalars(query) if old.step == step]
+    older = [old for old in session.scalars(query) if old.step != step][1:]
+    for old in (*same_step, *older):
+        session.delete(old)
+    session.flush()
+    session.add(row)
+    return [old.key for old in (*same_step, *older) if old.key != key]
+
+
+def succeed_job(
+    session: Session, claim: Claim, *, files: Sequence[Published], metrics: Mapping[str, float], lineage: Mapping[str, Any]
+) -> str:
+    """Publish the artifacts and the model, and end the job, in one step; answers the model's id. Raises LeaseLost."""
+    job = _end(session, claim, Status.SUCCEEDED, metrics=metrics)
+    _publish(session, claim, files)
+    model = TrainedModel(
+        id=new_id("model"),
+        project_id=job.project_id,
+        job_id=job.id,
+        name=job.name,
+        method=job.method,
+        bytes=sum(file.bytes for file in files),
+        metrics=dict(metrics),
+        lineage=dict(lineage),
+        created_at=int(time.time()),
+    )
+    session.add(model)
+    event = NewEvent("status", "The job succeeded.", data={**_status_event(job, "").data, "model": model.id})
+    add_event(session, job.id, fence=job.fence, event=event)
+    return model.id
+
+
+def cancel_running_job(
+    session: Session, claim: Claim, *, files: Sequence[Published], metrics: Mapping[str, float]
+) -> None:
+    """End a job that was told to stop, publishing what it learned until then. Raises LeaseLost."""
+    job = _end(session, claim, Status.CANCELLED, metrics=metrics)
+    _publish(session, claim, files)
+    message = "The job was cancelled; what it learned until then can be downloaded."
+    add_event(session, job.id, fence=job.fence, event=_status_event(job, message))
+    fail_dependents(session, job)
+
+
+def fail_job(session: Session, claim: Claim, error: WeightworksError, *, is_retryable: bool) -> Status:
+    """End a failed attempt: the job is queued again while attempts are left, else it fails. Raises LeaseLost."""
+    _lock(session, claim)
+    job = session.get_one(Job, claim.job_id, populate_existing=True)
+    if is_retryable and job.attempt < job.max_attempts and not job.cancel_requested:
+        _requeue(session, job, outcome="failed")
+        message = f"Attempt {job.attempt} failed: {error.message}. The job waits for the next one."
+        add_event(session, job.id, fence=job.fence, event=_status_event(job, message, "warn"))
+        return Status.QUEUED
+    _fail(session, job, error)
+    return Status.FAILED
+
+
+def release_job(session: Session, claim: Claim) -> None:
+    """Give a job back unfinished, without using up the attempt (the worker leaves). Raises LeaseLost."""
+    _lock(session, claim)
+    job = session.get_one(Job, claim.job_id, populate_existing=True)
+    _requeue(session, job, outcome="released")
+    job.attempt -= 1
+    add_event(session, job.id, fence=job.fence, event=_status_event(job, "The worker leaves; the job waits for another."))
+
+
+def sweep_expired(session: Session) -> Swept:
+    """Take back every job whose lease ended: queue it again, or fail it once its attempts are used up."""
+    expired = select(Job).where(Job.status == Status.RUNNING, Job.lease_expires_at < database_now())
+    swept = Swept()
+    for job in session.scalars(expired.with_for_update(skip_locked=True)).all():
+        lost = f"worker {job.owner} was lost in attempt {job.attempt}"
+        # A new fence for what is said next: the lost worker's last events may be in Redis only, under the old one.
+        old_fence, job.fence = job.fence, job.fence + 1
+        _close_attempt(session, job.id, old_fence, "lost")
+        if job.cancel_requested:
+            job.status, job.finished_at, job.lease_expires_at = Status.CANCELLED, int(time.time()), None
+            add_event(session, job.id, fence=job.fence, event=_status_event(job, f"Cancelled: {lost}."))
+            fail_dependents(session, job)
+            swept.failed.append(job.id)
+        elif job.attempt < job.max_attempts:
+            _requeue(session, job, outcome=None)
+            event = _status_event(job, f"The {lost}; the job waits for the next attempt.", "warn")
+            add_event(session, job.id, fence=job.fence, event=event)
+            swept.requeued.append(job.id)
+        else:
+            _fail(session, job, WeightworksError(f"{lost}, the last one allowed", code="worker_lost"))
+            swept.failed.append(job.id)
+    return swept
+
+
+def latest_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
+    """The checkpoints to try, the furthest first."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    return list(session.scalars(query.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())))
+
+
+def _fenced(claim: Claim) -> Any:
+    held = (Job.id == claim.job_id, Job.fence == claim.fence, Job.status == Status.RUNNING)
+    return update(Job).where(*held).execution_options(synchronize_session=False)
+
+
+def _lock(session: Session, claim: Claim) -> None:
+    """Make sure, until the transaction ends, that the claim still holds."""
+    result = session.execute(_fenced(claim).values(fence=claim.fence))
+    assert isinstance(result, CursorResult)  # noqa: S101 - an UPDATE without RETURNING
+    if result.rowcount == 0:
+        raise LeaseLost(claim.job_id)
+
+
+def _end(session: Session, claim: Claim, status: Status, *, metrics: Mapping[str, float]) -> Job:
+    _lock(session, claim)
+    job = session.get_one(Job, claim.job_id, populate_existing=True)
+    job.status, job.finished_at, job.lease_expires_at = status, int(time.time()), None
+    job.metrics = dict(metrics) or job.metrics
+    _close_attempt(session, job.id, job.fence, status.value)
+    return job
+
+
+def _publish(session: Session, claim: Claim, files: Sequence[Published]) -> None:
+    for old in session.scalars(select(Artifact).where(Artifact.job_id == claim.job_id)):
+        session.delete(old)
+    session.flush()
+    for file in files:
+        session.add(
+            Artifact(
+                job_id=claim.job_id,
+                path=file.path,
+                key=file.key,
+                bytes=file.bytes,
+                sha256=file.sha256,
+                media_type=file.media_type,
+            )
+        )
+
+
+def _requeue(session: Session, job: Job, *, outcome: str | None) -> None:
+    job.status, job.owner, job.lease_expires_at = Status.QUEUED, None, None
+    job.queued_at = session.scalar(select(database_now())) or 0.0
+    if outcome is not None:
+        _close_attempt(session, job.id, job.fence, outcome)
+
+
+def _fail(session: Session, job: Job, error: WeightworksError) -> None:
+    job.status, job.finished_at, job.lease_expires_at = Status.FAILED, int(time.time()), None
+    job.error = error.as_dict()
+    _close_attempt(session, job.id, job.fence, "failed")
+    event = _status_event(job, f"The job failed: {error.message}", "error")
+    add_event(session, job.id, fence=job.fence, event=event)
+    fail_dependents(session, job)
+
+
+def _close_attempt(session: Session, job_id: str, fence: int, outcome: str) -> None:
+    attempt = session.get(Attempt, (job_id, fence))
+    if attempt is not None:
+        attempt.ended_at, attempt.outcome = int(time.time()), outcome
+
+
+def _status_event(job: Job, message: str, level: str = "info") -> NewEvent:
+    return NewEvent("status", message, level, {"status": job.status.value, "attempt": job.attempt})

@@ -1,0 +1,218 @@
+"""The tables."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from core.jobs.status import Role, Status
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(prefix: str) -> str:
+    """An id that sorts by the time it was made: milliseconds, then 60 random bits."""
+    milliseconds = int(time.time() * 1000)
+    when = "".join(_ALPHABET[(milliseconds >> shift) & 31] for shift in range(45, -5, -5))
+    return f"{prefix}-{when}{''.join(secrets.choice(_ALPHABET) for _ in range(12))}"
+
+
+class Base(DeclarativeBase):
+    """All tables; constraints have names, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, int: BigInteger}  # noqa: RUF012
+
+
+def _values(enum: type[Status] | type[Role]) -> list[str]:
+    return [str(member.value) for member in enum]
+
+
+class Project(Base):
+    """Whose files, jobs and models they are."""
+
+    __tablename__ = "projects"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[int]
+
+
+class ApiKey(Base):
+    """A key: stored as the SHA-256 of its 256 random bits, shown once."""
+
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    name: Mapped[str]
+    role: Mapped[Role] = mapped_column(Enum(Role, values_callable=_values, native_enum=False, length=16, name="role"))
+    sha256: Mapped[str] = mapped_column(unique=True)
+    hint: Mapped[str]
+    created_at: Mapped[int]
+
+
+class File(Base):
+    """An uploaded file. Its content lies in storage under its hash; two files may share it."""
+
+    __tablename__ = "files"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(index=True)
+    profile: Mapped[dict[str, Any] | None]
+    created_at: Mapped[int]
+    expires_at: Mapped[int | None]
+    __table_args__ = (Index("ix_files_list", "project_id", "created_at", "id"),)
+
+
+class Pipeline(Base):
+    """Jobs that were posted together and feed each other."""
+
+    __tablename__ = "pipelines"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str | None]
+    created_at: Mapped[int]
+    __table_args__ = (Index("ix_pipelines_list", "project_id", "created_at", "id"),)
+
+
+class Job(Base):
+    """A job: the truth about its state. Whoever writes a running job must hold its fence."""
+
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    method: Mapped[str]
+    name: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    tags: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    device: Mapped[str]
+    priority: Mapped[int]
+    status: Mapped[Status] = mapped_column(
+        Enum(Status, values_callable=_values, native_enum=False, length=16, name="status")
+    )
+    created_at: Mapped[int]
+    queued_at: Mapped[float]
+    started_at: Mapped[int | None]
+    finished_at: Mapped[int | None]
+    fence: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    owner: Mapped[str | None]
+    lease_expires_at: Mapped[float | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    progress: Mapped[dict[str, Any] | None]
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    error: Mapped[dict[str, Any] | None]
+    pipeline_id: Mapped[str | None] = mapped_column(ForeignKey("pipelines.id"), index=True)
+    pipeline_step: Mapped[str | None]
+    __table_args__ = (
+        Index("ix_jobs_list", "project_id", "created_at", "id"),
+        Index("ix_jobs_claim", "status", "priority", "created_at", "id"),
+        Index("ix_jobs_lease", "status", "lease_expires_at"),
+    )
+
+
+class Dependency(Base):
+    """Job `job_id` takes the weights of `needs_id` as the model in its spec's `field`."""
+
+    __tablename__ = "dependencies"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    field: Mapped[str] = mapped_column(primary_key=True)
+    needs_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+
+
+class Attempt(Base):
+    """One claim of a job, by one worker, under one fence."""
+
+    __tablename__ = "attempts"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    owner: Mapped[str]
+    started_at: Mapped[int]
+    ended_at: Mapped[int | None]
+    outcome: Mapped[str | None]  # succeeded, failed, cancelled, released, lost
+
+
+class Event(Base):
+    """One event of a job. `<fence>-<seq>` is its id everywhere: here, in Redis, and in the SSE stream."""
+
+    __tablename__ = "events"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[float]
+    type: Mapped[str]  # status, message, metrics, checkpoint, log
+    level: Mapped[str]
+    message: Mapped[str]
+    data: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    __table_args__ = (Index("ix_events_type", "job_id", "type", "fence", "seq"),)
+
+
+class Checkpoint(Base):
+    """A checkpoint in storage under `key`."""
+
+    __tablename__ = "checkpoints"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    fence: Mapped[int]
+    step: Mapped[int]
+    key: Mapped[str]
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[int]
+
+
+class Artifact(Base):
+    """A published file of a job, in storage under `key`."""
+
+    __tablename__ = "artifacts"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str]
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    media_type: Mapped[str]
+
+
+class TrainedModel(Base):
+    """A model that a job made."""
+
+    __tablename__ = "models"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    name: Mapped[str | None]
+    method: Mapped[str]
+    bytes: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    lineage: Mapped[dict[str, Any]]
+    created_at: Mapped[int]
+    __table_args__ = (Index("ix_models_list", "project_id", "created_at", "id"),)
+
+
+class IdempotencyKey(Base):
+    """A client's name for a submission, so that a repeat finds what the first made."""
+
+    __tablename__ = "idempotency_keys"
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_sha256: Mapped[str]
+    resource_id: Mapped[str]
+    created_at: Mapped[int]
+    __table_args__ = (UniqueConstraint("project_id", "resource_id"),)

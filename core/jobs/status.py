@@ -1,0 +1,41 @@
+"""The states of a job and the ways between them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED, Status.PAUSED}),
+    Status.RUNNING: frozenset({Status.QUEUED, Status.PAUSED, *TERMINAL}),
+    Status.PAUSED: frozenset({Status.QUEUED, Status.CANCELLED, Status.FAILED}),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset({Status.QUEUED}),  # retry
+    Status.CANCELLED: frozenset({Status.QUEUED}),  # retry
+}
+
+
+class Role(StrEnum):
+    """What an API key may do: read; read and write; also make keys."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+    def allows(self, needed: Role) -> bool:
+        """Whether this role includes `needed`."""
+        order = [Role.READ, Role.WRITE, Role.ADMIN]
+        return order.index(self) >= order.index(needed)

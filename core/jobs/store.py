@@ -1,0 +1,240 @@
+"""Jobs as those who submit and watch them see them: create, get, list, cancel, retry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict, NotFound, WeightworksError
+from core.jobs.database import database_now
+from core.jobs.events import NewEvent, add_event
+from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, IdempotencyKey, Job, Pipeline, new_id
+from core.jobs.status import TERMINAL, Status
+from core.spec import MethodSpec
+
+Order = Literal["asc", "desc"]
+
+
+def create_job(
+    session: Session, *, project_id: str, spec: MethodSpec, max_attempts: int, needs: Mapping[str, str] | None = None,
+    pipeline_id: str | None = None, pipeline_step: str | None = None,
+) -> Job:
+    """Write a queued job. `needs`: the spec's field to the id of the job whose weights it takes."""
+    job = Job(
+        id=new_id("job"),
+        project_id=project_id,
+        method=spec.method,
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        tags=dict(spec.metadata),
+        device=spec.device,
+        priority=spec.priority,
+        status=Status.QUEUED,
+        created_at=int(time.time()),
+        queued_at=session.scalar(select(database_now())) or 0.0,
+        fence=0,
+        attempt=0,
+        max_attempts=max_attempts,
+        cancel_requested=False,
+        metrics={},
+        pipeline_id=pipeline_id,
+        pipeline_step=pipeline_step,
+    )
+    session.add(job)
+    session.flush()
+    for field, needed in (needs or {}).items():
+        get_job(session, project_id, needed, param=field)
+        session.add(Dependency(job_id=job.id, field=field, needs_id=needed))
+    _tell_status(session, job, "The job waits for a worker.")
+    fail_dependents_of_lost(session, job)
+    return job
+
+
+def get_job(session: Session, project_id: str, job_id: str, *, param: str | None = "job_id") -> Job:
+    """The project's job of that id; raises NotFound."""
+    job = session.get(Job, job_id)
+    if job is None or job.project_id != project_id:
+        raise NotFound(f"there is no job '{job_id}'", param=param)
+    return job
+
+
+def list_jobs(
+    session: Session, project_id: str, *, statuses: Sequence[Status] = (), method: str | None = None,
+    metadata: Mapping[str, str] | None = None, pipeline_id: str | None = None, after: str | None = None,
+    limit: int = 20, order: Order = "desc",
+) -> list[Job]:
+    """The project's jobs by (created_at, id), after the one named; raises NotFound for an unknown cursor."""
+    query = select(Job).where(Job.project_id == project_id)
+    if statuses:
+        query = query.where(Job.status.in_(statuses))
+    if method is not None:
+        query = query.where(Job.method == method)
+    if pipeline_id is not None:
+        query = query.where(Job.pipeline_id == pipeline_id)
+    for key, value in (metadata or {}).items():
+        query = query.where(Job.tags[key].as_string() == value)
+    cursor = get_job(session, project_id, after, param="after") if after else None
+    return list(session.scalars(page(query, Job, cursor=cursor, limit=limit, order=order)))
+
+
+def page(query: Select[Any], table: Any, *, cursor: Any, limit: int, order: Order) -> Select[Any]:
+    """`query` in order of (created_at, id), from behind `cursor`, `limit` rows long."""
+    descending = order == "desc"
+    if cursor is not None:
+        same = table.created_at == cursor.created_at
+        if descending:
+            query = query.where(or_(table.created_at < cursor.created_at, and_(same, table.id < cursor.id)))
+        else:
+            query = query.where(or_(table.created_at > cursor.created_at, and_(same, table.id > cursor.id)))
+    by = (table.created_at.desc(), table.id.desc()) if descending else (table.created_at, table.id)
+    return query.order_by(*by).limit(limit)
+
+
+def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Cancel at once what does not run; ask the worker to stop what does. Raises Conflict if the job has ended."""
+    job = get_job(session, project_id, job_id)
+    if job.status in TERMINAL:
+        raise Conflict(f"the job is {job.status} already: it cannot be cancelled", param="job_id")
+    if job.status is Status.RUNNING:
+        job.cancel_requested = True
+        return job
+    job.status, job.finished_at = Status.CANCELLED, int(time.time())
+    _tell_status(session, job, "The job was cancelled before it ran.")
+    fail_dependents(session, job)
+    return job
+
+
+def retry_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Queue a failed or cancelled job again, from its last checkpoint; raises Conflict in any other state."""
+    job = get_job(session, project_id, job_id)
+    if job.status not in (Status.FAILED, Status.CANCELLED):
+        raise Conflict(f"the job is {job.status}: only a failed or cancelled job can be retried", param="job_id")
+    job.status, job.finished_at, job.error = Status.QUEUED, None, None
+    job.attempt, job.cancel_requested = 0, False
+    job.queued_at = session.scalar(select(database_now())) or 0.0
+    _tell_status(session, job, "The job was queued again.")
+    fail_dependents_of_lost(session, job)
+    return job
+
+
+def fail_dependents(session: Session, job: Job) -> None:
+    """Fail every job that waits, however far along the chain, for weights that will not come."""
+    waiting = select(Job).join(Dependency, Dependency.job_id == Job.id).where(Dependency.needs_id == job.id)
+    for dependent in session.scalars(waiting.where(Job.status.in_([Status.QUEUED, Status.PAUSED])).distinct()).all():
+        _fail_for(session, dependent, job)
+
+
+def fail_dependents_of_lost(session: Session, job: Job) -> None:
+    """Fail `job` itself if something that it needs has already ended without weights."""
+    lost = select(Job).join(Dependency, Dependency.needs_id == Job.id).where(Dependency.job_id == job.id)
+    for needed in session.scalars(lost.where(Job.status.in_([Status.FAILED, Status.CANCELLED]))).all():
+        _fail_for(session, job, needed)
+        return
+
+
+def _fail_for(session: Session, job: Job, needed: Job) -> None:
+    error = WeightworksError(
+        f"needs the weights of {needed.id}, which {needed.status}; retry that job, then this one",
+        code="dependency_failed",
+    )
+    job.status, job.finished_at, job.error = Status.FAILED, int(time.time()), error.as_dict()
+    _tell_status(session, job, f"The job failed: it {error.message}.", level="error")
+    fail_dependents(session, job)
+
+
+def _tell_status(session: Session, job: Job, message: str, *, level: str = "info") -> None:
+    session.flush()
+    event = NewEvent("status", message, level, {"status": job.status.value, "attempt": job.attempt})
+    add_event(session, job.id, fence=job.fence, event=event)
+
+
+def needs_of(session: Session, job_id: str) -> dict[str, Job]:
+    """The jobs whose weights this one takes, by field."""
+    query = select(Dependency.field, Job).join(Job, Dependency.needs_id == Job.id).where(Dependency.job_id == job_id)
+    return {field: job for field, job in session.execute(query)}  # noqa: C416 - rows are not pairs to mypy
+
+
+def jobs_ahead(session: Session, job: Job) -> int:
+    """How many queued jobs would be claimed before this one."""
+    earlier = or_(
+        Job.priority > job.priority,
+        and_(Job.priority == job.priority, or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id))),
+    )
+    return session.scalar(select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, earlier)) or 0
+
+
+def list_attempts(session: Session, job_id: str) -> list[Attempt]:
+    """Every claim of the job, in order."""
+    return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)))
+
+
+def list_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
+    """The job's checkpoints, newest first."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    return list(session.scalars(query.order_by(Checkpoint.fence.desc(), Checkpoint.step.desc())))
+
+
+def list_artifacts(session: Session, job_id: str) -> list[Artifact]:
+    """The job's published files, by path."""
+    return list(session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.path)))
+
+
+def create_pipeline(session: Session, project_id: str, *, name: str | None) -> Pipeline:
+    """Write a pipeline; its jobs are written in the same transaction."""
+    pipeline = Pipeline(id=new_id("pipeline"), project_id=project_id, name=name, created_at=int(time.time()))
+    session.add(pipeline)
+    session.flush()
+    return pipeline
+
+
+def get_pipeline(session: Session, project_id: str, pipeline_id: str, *, param: str = "pipeline_id") -> Pipeline:
+    """The project's pipeline; raises NotFound."""
+    pipeline = session.get(Pipeline, pipeline_id)
+    if pipeline is None or pipeline.project_id != project_id:
+        raise NotFound(f"there is no pipeline '{pipeline_id}'", param=param)
+    return pipeline
+
+
+def list_pipelines(
+    session: Session, project_id: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+) -> list[Pipeline]:
+    """The project's pipelines by (created_at, id)."""
+    cursor = get_pipeline(session, project_id, after, param="after") if after else None
+    query = select(Pipeline).where(Pipeline.project_id == project_id)
+    return list(session.scalars(page(query, Pipeline, cursor=cursor, limit=limit, order=order)))
+
+
+def jobs_of_pipeline(session: Session, pipeline_id: str) -> list[Job]:
+    """The pipeline's jobs, in the order in which they were written."""
+    return list(session.scalars(select(Job).where(Job.pipeline_id == pipeline_id).order_by(Job.created_at, Job.id)))
+
+
+def find_submission(session: Session, project_id: str, key: str, body_sha256: str) -> str | None:
+    """What an earlier request with this Idempotency-Key made; raises Conflict if its body was another."""
+    row = session.get(IdempotencyKey, (project_id, key))
+    if row is None:
+        return None
+    if row.body_sha256 != body_sha256:
+        raise Conflict("this Idempotency-Key was used with another body; use a new key", code="idempotency_key_reused")
+    return row.resource_id
+
+
+def remember_submission(session: Session, project_id: str, key: str, body_sha256: str, resource_id: str) -> None:
+    """Note what this Idempotency-Key made, in the same transaction."""
+    session.add(
+        IdempotencyKey(
+            project_id=project_id, key=key, body_sha256=body_sha256, resource_id=resource_id, created_at=int(time.time())
+        )
+    )
+    session.flush()
+
+
+def wake_candidates(session: Session, *, older_than: float) -> int:
+    """How many jobs have been queued for longer than `older_than` seconds: their wake-up may be lost."""
+    query = select(func.count()).select_from(Job).where(Job.status == Status.QUEUED)
+    return session.scalar(query.where(Job.queued_at < database_now() - older_than)) or 0
+

@@ -1,0 +1,164 @@
+"""The live event stream: one Redis stream a job, whose ids are the events' own, beside the durable copy in SQL.
+
+Redis may lose all of it at any moment: publishing never fails a run, and whoever reads checks that ids follow each
+other and turns to SQL where they do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from core.jobs.models import Event
+
+STREAM_EVENTS = 10_000
+STREAM_SECONDS = 24 * 3600
+TIMEOUT_SECONDS = 2.0
+BLOCK_MILLISECONDS = 200
+
+
+def stream_key(job_id: str) -> str:
+    """The name of a job's stream in Redis."""
+    return f"weightworks:events:{job_id}"
+
+
+def event_as_json(event: Event) -> str:
+    """An event as it travels."""
+    return json.dumps({column.key: getattr(event, column.key) for column in Event.__table__.columns})
+
+
+def event_from_json(text: str | bytes) -> Event:
+    """The event that `event_as_json` wrote."""
+    return Event(**json.loads(text))
+
+
+class Publisher:
+    """Puts events into Redis; silent where Redis is away, since SQL has them too."""
+
+    def __init__(self, url: str) -> None:
+        self.client = redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+        )
+
+    def publish(self, events: Iterable[Event]) -> None:
+        """Append each event under its own id; one that is there already, or late, is skipped."""
+        try:
+            pipe = self.client.pipeline(transaction=False)
+            keys = set()
+            for event in events:
+                key = stream_key(event.job_id)
+                keys.add(key)
+                place = f"{event.fence}-{event.seq}"
+                pipe.xadd(key, {"event": event_as_json(event)}, id=place, maxlen=STREAM_EVENTS, approximate=True)
+            for key in keys:
+                pipe.expire(key, STREAM_SECONDS)
+            pipe.execute(raise_on_error=False)
+        except RedisError:
+            return
+
+    def published(self, job_id: str) -> list[Event]:
+        """Everything that Redis still has of a job; empty where Redis is away."""
+        try:
+            entries: Any = self.client.xrange(stream_key(job_id))
+        except RedisError:
+            return []
+        return [event_from_json(fields[b"event"]) for _, fields in entries]
+
+    def ping(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            return bool(self.client.ping())
+        except RedisError:
+            return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+
+class Tail:
+    """Follows the streams of all watched jobs with one blocking read, however many watch.
+
+    Start `run()` as a task; `watch(job_id)` gives a queue of events as they come, from about now on. A queue that
+    is full drops: its reader sees the gap in the ids, as after any loss, and turns to SQL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.client = redis.asyncio.Redis.from_url(
+            url, socket_timeout=TIMEOUT_SECONDS + BLOCK_MILLISECONDS / 1000, socket_connect_timeout=TIMEOUT_SECONDS
+        )
+        self._watchers: dict[str, set[asyncio.Queue[Event]]] = {}
+        self._places: dict[str, str] = {}
+        self._is_watched = asyncio.Event()
+
+    @asynccontextmanager
+    async def watch(self, job_id: str) -> AsyncIterator[asyncio.Queue[Event]]:
+        """A queue of the job's events, from now until the block ends."""
+        queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=1000)
+        self._watchers.setdefault(job_id, set()).add(queue)
+        self._places.setdefault(job_id, "$")
+        self._is_watched.set()
+        try:
+            yield queue
+        finally:
+            self._watchers[job_id].discard(queue)
+            if not self._watchers[job_id]:
+                del self._watchers[job_id], self._places[job_id]
+
+    async def run(self) -> None:
+        """Read until cancelled; where Redis is away, try again."""
+        while True:
+            await self._is_watched.wait()
+            if not self._places:
+                self._is_watched.clear()
+                continue
+            try:
+                await self._read_once()
+            except (RedisError, OSError):
+                await asyncio.sleep(0.5)
+
+    async def _read_once(self) -> None:
+        await self._pin_new_places()
+        streams: Any = {stream_key(job_id): place for job_id, place in self._places.items()}
+        if not streams:
+            return
+        answer: Any = await self.client.xread(streams, block=BLOCK_MILLISECONDS)
+        for key, entries in _pairs(answer):
+            job_id = key.decode().removeprefix("weightworks:events:")
+            for place, fields in entries:
+                self._pass_on(job_id, place.decode(), fields[b"event"])
+
+    async def _pin_new_places(self) -> None:
+        """Turn `$` into the stream's last id, so that nothing is missed between two reads."""
+        for job_id in [job_id for job_id, place in self._places.items() if place == "$"]:
+            last: Any = await self.client.xrevrange(stream_key(job_id), count=1)
+            if job_id in self._places:
+                self._places[job_id] = last[0][0].decode() if last else "0-0"
+
+    def _pass_on(self, job_id: str, place: str, content: bytes) -> None:
+        if job_id not in self._watchers:
+            return
+        self._places[job_id] = place
+        event = event_from_json(content)
+        for queue in self._watchers[job_id]:
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(event)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.client.aclose()
+
+
+def _pairs(answer: Any) -> Any:
+    """The streams of an XREAD answer: a list of pairs in RESP2, a mapping to lists of lists in RESP3."""
+    if isinstance(answer, dict):
+        return [(key, [entry for chunk in chunks for entry in chunk]) for key, chunks in answer.items()]
+    return answer or []

@@ -1,0 +1,46 @@
+"""Settings, read from the environment as WEIGHTWORKS_<NAME>; docs/settings.md holds the same table."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside, with defaults for one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="WEIGHTWORKS_", frozen=True, extra="ignore")
+
+    database_url: str = Field(
+        "sqlite:///weightworks.sqlite3", description="Where the jobs table lives: sqlite:///PATH or postgresql://..."
+    )
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="Redis for wake-ups and live events: redis://..., or unix://PATH."
+    )
+    storage_url: str = Field("storage", description="Folder (or file:// URL) for data sets, checkpoints and weights.")
+    admin_key: SecretStr | None = Field(
+        None, description="An API key with role admin in the project `default`, made at start if it does not exist."
+    )
+    lease_seconds: float = Field(60.0, gt=0, description="How long a worker owns a job without renewing.")
+    renew_seconds: float = Field(2.0, gt=0, description="How often a worker renews its lease and looks for requests.")
+    sweep_seconds: float = Field(5.0, gt=0, description="How often each API process looks for lost jobs.")
+    stop_seconds: float = Field(10.0, gt=0, description="Grace between telling a trainer to stop and killing it.")
+    max_attempts: int = Field(3, ge=1, description="Attempts at a job whose worker or trainer dies.")
+    max_upload_bytes: int = Field(64 * 2**30, gt=0, description="Largest file that may be uploaded.")
+    max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
+    max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
+    threads: int = Field(0, ge=0, description="CPU threads a trainer uses; 0: as many as there are cores.")
+
+    @property
+    def storage_path(self) -> Path:
+        """The storage folder."""
+        return Path(self.storage_url.removeprefix("file://")).expanduser().absolute()
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,99 @@
+"""Data sets, checkpoints and weights as files under keys, on a disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from core.errors import NotFound
+from core.jobs.models import new_id
+
+
+class Storage:
+    """Files under keys (`jobs/job-1/2/artifacts/model.safetensors`) below one folder.
+
+    A key is whole or absent: content is written beside it and renamed. Raises NotFound for what is not there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+        self.incoming.mkdir(parents=True, exist_ok=True)
+
+    def path(self, key: str) -> Path:
+        """Where a key's content lies, or will lie."""
+        parts = PurePosixPath(key)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise NotFound(f"'{key}' is not a storage key")
+        return self.root / parts
+
+    def existing(self, key: str) -> Path:
+        """The file of a key that is there; raises NotFound."""
+        path = self.path(key)
+        if not path.is_file():
+            raise NotFound(f"storage has no '{key}'")
+        return path
+
+    @contextmanager
+    def incoming_file(self) -> Iterator[tuple[Path, BinaryIO]]:
+        """A new file to stream into, on the same disk; it is gone afterwards unless `keep` moved it."""
+        path = self.incoming / new_id("part")
+        try:
+            with path.open("wb") as file:
+                yield path, file
+        finally:
+            path.unlink(missing_ok=True)
+
+    def keep(self, source: Path, key: str) -> None:
+        """Move a file of the same disk under a key; content that is already there is left as it is."""
+        target = self.path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
+        source.replace(target)
+
+    def link(self, source: Path, key: str) -> None:
+        """Put a file under a key without taking it away: a hard link, or a copy from another disk."""
+        target = self.path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{new_id('part')}")
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+        partial.replace(target)
+
+    def delete(self, key: str) -> None:
+        """Forget a key; one that is not there is no error."""
+        self.path(key).unlink(missing_ok=True)
+
+    def run_folder(self, job_id: str, fence: int) -> Path:
+        """An empty folder for one attempt's scratch, artifacts and checkpoints, on the storage's disk."""
+        folder = self.root / "runs" / job_id / str(fence)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def check(self) -> None:
+        """Write and remove a byte; raises OSError if the disk does not take it."""
+        with self.incoming_file() as (_, file):
+            file.write(b"\0")
+
+
+def file_key(sha256: str) -> str:
+    """Where a data set lies: by content, so that the same content is stored once."""
+    return f"files/{sha256[:2]}/{sha256}"
+
+
+def artifact_key(job_id: str, fence: int, path: str) -> str:
+    """Where one attempt's artifact lies."""
+    return f"jobs/{job_id}/{fence}/artifacts/{path}"
+
+
+def checkpoint_key(job_id: str, fence: int, step: int) -> str:
+    """Where one attempt's checkpoint lies."""
+    return f"jobs/{job_id}/{fence}/checkpoints/step-{step:09d}.safetensors"
