@@ -57,7 +57,5 @@ def spec_error(error: ValidationError) -> InvalidSpec:
     """Say what pydantic found in one sentence per field, and name the first field as `param`."""
     found = error.errors(include_url=False, include_context=False)
     places = [".".join(str(part) for part in item["loc"] if part not in methods()) for item in found]
-    sentences = [
-        f"{place}: {item['msg']}" if place else item["msg"] for place, item in zip(places, found, strict=True)
-    ]
+    sentences = [f"{place}: {item['msg']}" if place else item["msg"] for place, item in zip(places, found, strict=True)]
     return InvalidSpec("; ".join(sentences[:5]), param=places[0] or None)

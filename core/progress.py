@@ -44,9 +44,7 @@ class Publisher:
     """Puts events into Redis; silent where Redis is away, since SQL has them too."""
 
     def __init__(self, url: str) -> None:
-        self.client = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
-        )
+        self.client = redis.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
 
     def publish(self, events: Iterable[Event]) -> None:
         """Append each event under its own id; one that is there already, or late, is skipped."""

@@ -67,8 +67,14 @@ def as_row(job_id: str, fence: int, seq: int, event: NewEvent, *, now: float) ->
 
 
 def list_events(
-    session: Session, job_id: str, *, after: EventId | None = None, types: Sequence[str] = (), limit: int = 1000,
-    newest_first: bool = False, fence: int | None = None,
+    session: Session,
+    job_id: str,
+    *,
+    after: EventId | None = None,
+    types: Sequence[str] = (),
+    limit: int = 1000,
+    newest_first: bool = False,
+    fence: int | None = None,
 ) -> list[Event]:
     """Events in order (or newest first), after the one named."""
     place = tuple_(Event.fence, Event.seq)

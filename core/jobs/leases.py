@@ -95,7 +95,11 @@ def claim_job(session: Session, *, owner: str, devices: Sequence[str], lease_sec
 
 
 def renew_lease(
-    session: Session, claim: Claim, *, lease_seconds: float, progress: Mapping[str, Any] | None,
+    session: Session,
+    claim: Claim,
+    *,
+    lease_seconds: float,
+    progress: Mapping[str, Any] | None,
     metrics: Mapping[str, float],
 ) -> bool:
     """Keep the job, and note how far it is; answers whether a cancel was asked for. Raises LeaseLost."""
@@ -118,9 +122,7 @@ def insert_events(session: Session, events: Sequence[Event]) -> None:
     """Write events that may be there already, whoever owns the job: their ids make repeats harmless."""
     if not events:
         return
-    rows = [
-        {column.key: getattr(event, column.key) for column in Event.__table__.columns} for event in events
-    ]
+    rows = [{column.key: getattr(event, column.key) for column in Event.__table__.columns} for event in events]
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     session.execute(dialect.insert(Event).on_conflict_do_nothing(), rows)
 
@@ -152,7 +154,12 @@ def add_checkpoint(
 
 
 def succeed_job(
-    session: Session, claim: Claim, *, files: Sequence[Published], metrics: Mapping[str, float], lineage: Mapping[str, Any]
+    session: Session,
+    claim: Claim,
+    *,
+    files: Sequence[Published],
+    metrics: Mapping[str, float],
+    lineage: Mapping[str, Any],
 ) -> str:
     """Publish the artifacts and the model, and end the job, in one step; answers the model's id. Raises LeaseLost."""
     job = _end(session, claim, Status.SUCCEEDED, metrics=metrics)
@@ -204,7 +211,9 @@ def release_job(session: Session, claim: Claim) -> None:
     job = session.get_one(Job, claim.job_id, populate_existing=True)
     _requeue(session, job, outcome="released")
     job.attempt -= 1
-    add_event(session, job.id, fence=job.fence, event=_status_event(job, "The worker leaves; the job waits for another."))
+    add_event(
+        session, job.id, fence=job.fence, event=_status_event(job, "The worker leaves; the job waits for another.")
+    )
 
 
 def sweep_expired(session: Session) -> Swept:

@@ -20,8 +20,14 @@ Order = Literal["asc", "desc"]
 
 
 def create_job(
-    session: Session, *, project_id: str, spec: MethodSpec, max_attempts: int, needs: Mapping[str, str] | None = None,
-    pipeline_id: str | None = None, pipeline_step: str | None = None,
+    session: Session,
+    *,
+    project_id: str,
+    spec: MethodSpec,
+    max_attempts: int,
+    needs: Mapping[str, str] | None = None,
+    pipeline_id: str | None = None,
+    pipeline_step: str | None = None,
 ) -> Job:
     """Write a queued job. `needs`: the spec's field to the id of the job whose weights it takes."""
     job = Job(
@@ -54,18 +60,27 @@ def create_job(
     return job
 
 
-def get_job(session: Session, project_id: str, job_id: str, *, param: str | None = "job_id") -> Job:
-    """The project's job of that id; raises NotFound."""
-    job = session.get(Job, job_id)
+def get_job(
+    session: Session, project_id: str, job_id: str, *, param: str | None = "job_id", should_lock: bool = False
+) -> Job:
+    """The project's job of that id, its row locked until the transaction ends if asked for; raises NotFound."""
+    job = session.get(Job, job_id, with_for_update=True if should_lock else None)
     if job is None or job.project_id != project_id:
         raise NotFound(f"there is no job '{job_id}'", param=param)
     return job
 
 
 def list_jobs(
-    session: Session, project_id: str, *, statuses: Sequence[Status] = (), method: str | None = None,
-    metadata: Mapping[str, str] | None = None, pipeline_id: str | None = None, after: str | None = None,
-    limit: int = 20, order: Order = "desc",
+    session: Session,
+    project_id: str,
+    *,
+    statuses: Sequence[Status] = (),
+    method: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    pipeline_id: str | None = None,
+    after: str | None = None,
+    limit: int = 20,
+    order: Order = "desc",
 ) -> list[Job]:
     """The project's jobs by (created_at, id), after the one named; raises NotFound for an unknown cursor."""
     query = select(Job).where(Job.project_id == project_id)
@@ -96,7 +111,7 @@ def page(query: Select[Any], table: Any, *, cursor: Any, limit: int, order: Orde
 
 def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
     """Cancel at once what does not run; ask the worker to stop what does. Raises Conflict if the job has ended."""
-    job = get_job(session, project_id, job_id)
+    job = get_job(session, project_id, job_id, should_lock=True)
     if job.status in TERMINAL:
         raise Conflict(f"the job is {job.status} already: it cannot be cancelled", param="job_id")
     if job.status is Status.RUNNING:
@@ -110,7 +125,7 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
 
 def retry_job(session: Session, project_id: str, job_id: str) -> Job:
     """Queue a failed or cancelled job again, from its last checkpoint; raises Conflict in any other state."""
-    job = get_job(session, project_id, job_id)
+    job = get_job(session, project_id, job_id, should_lock=True)
     if job.status not in (Status.FAILED, Status.CANCELLED):
         raise Conflict(f"the job is {job.status}: only a failed or cancelled job can be retried", param="job_id")
     job.status, job.finished_at, job.error = Status.QUEUED, None, None
@@ -123,8 +138,9 @@ def retry_job(session: Session, project_id: str, job_id: str) -> Job:
 
 def fail_dependents(session: Session, job: Job) -> None:
     """Fail every job that waits, however far along the chain, for weights that will not come."""
-    waiting = select(Job).join(Dependency, Dependency.job_id == Job.id).where(Dependency.needs_id == job.id)
-    for dependent in session.scalars(waiting.where(Job.status.in_([Status.QUEUED, Status.PAUSED])).distinct()).all():
+    dependents = select(Dependency.job_id).where(Dependency.needs_id == job.id)
+    waiting = select(Job).where(Job.id.in_(dependents), Job.status.in_([Status.QUEUED, Status.PAUSED]))
+    for dependent in session.scalars(waiting.with_for_update()).all():
         _fail_for(session, dependent, job)
 
 
@@ -162,7 +178,10 @@ def jobs_ahead(session: Session, job: Job) -> int:
     """How many queued jobs would be claimed before this one."""
     earlier = or_(
         Job.priority > job.priority,
-        and_(Job.priority == job.priority, or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id))),
+        and_(
+            Job.priority == job.priority,
+            or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id)),
+        ),
     )
     return session.scalar(select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, earlier)) or 0
 
@@ -227,7 +246,11 @@ def remember_submission(session: Session, project_id: str, key: str, body_sha256
     """Note what this Idempotency-Key made, in the same transaction."""
     session.add(
         IdempotencyKey(
-            project_id=project_id, key=key, body_sha256=body_sha256, resource_id=resource_id, created_at=int(time.time())
+            project_id=project_id,
+            key=key,
+            body_sha256=body_sha256,
+            resource_id=resource_id,
+            created_at=int(time.time()),
         )
     )
     session.flush()
@@ -237,4 +260,3 @@ def wake_candidates(session: Session, *, older_than: float) -> int:
     """How many jobs have been queued for longer than `older_than` seconds: their wake-up may be lost."""
     query = select(func.count()).select_from(Job).where(Job.status == Status.QUEUED)
     return session.scalar(query.where(Job.queued_at < database_now() - older_than)) or 0
-

@@ -51,8 +51,15 @@ def write_curves(history: History, path: Path) -> None:
 
 
 def write_model_card(
-    path: Path, *, title: str, summary: str, paper: str, opens_with: str, spec: Mapping[str, Any],
-    metrics: Mapping[str, float], lineage: Mapping[str, Any],
+    path: Path,
+    *,
+    title: str,
+    summary: str,
+    paper: str,
+    opens_with: str,
+    spec: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    lineage: Mapping[str, Any],
 ) -> None:
     """Write the model card: what this is, where it comes from, what it reached, how to open it."""
     rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items())
@@ -61,7 +68,7 @@ def write_model_card(
         f"# {title}\n\n{summary}\n\nMethod from {paper}. Trained with Weightworks.\n\n"
         f"## Results\n\n| metric | value |\n|---|---|\n{rows}\n\n"
         f"## Lineage\n\n{origin}\n\n"
-        f"## Opening it\n\n{opens_with}\n\n```python\nfrom core import load_model\n\nmodel = load_model(\"this folder\")\n```\n\n"
+        f'## Opening it\n\n{opens_with}\n\n```python\nfrom core import load_model\n\nmodel = load_model("this folder")\n```\n\n'
         f"## The exact spec\n\n```json\n{json.dumps(spec, indent=2, ensure_ascii=False)}\n```\n",
         encoding="utf-8",
     )

@@ -24,7 +24,9 @@ class Batch:
 class Batches(Sequence[Batch]):
     """All batches of a run: each epoch is a permutation drawn from (seed, epoch); the last batch may be smaller."""
 
-    def __init__(self, examples: int, *, batch_size: int, seed: int, epochs: int | None = None, steps: int | None = None):
+    def __init__(
+        self, examples: int, *, batch_size: int, seed: int, epochs: int | None = None, steps: int | None = None
+    ):
         self.examples = examples
         self.batch_size = min(batch_size, examples)
         self.seed = seed

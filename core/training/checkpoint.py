@@ -78,7 +78,11 @@ def _flatten(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:
         tensors[place] = torch.from_numpy(value.astype(np.int64) if value.dtype == np.uint32 else value.copy())
         return {"n": place, "dtype": str(value.dtype)}
     if isinstance(value, Mapping):
-        return {"d": [[key, _flatten(item, f"{place}.{key}" if place else str(key), tensors)] for key, item in value.items()]}
+        return {
+            "d": [
+                [key, _flatten(item, f"{place}.{key}" if place else str(key), tensors)] for key, item in value.items()
+            ]
+        }
     if isinstance(value, tuple):
         return {"u": [_flatten(item, f"{place}.{index}", tensors) for index, item in enumerate(value)]}
     if isinstance(value, list):

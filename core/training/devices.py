@@ -17,7 +17,9 @@ def choose_device(wanted: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     if wanted == "cuda":
-        raise InvalidSpec("device 'cuda' was asked for, but this worker has no GPU; use 'auto' or 'cpu'", param="device")
+        raise InvalidSpec(
+            "device 'cuda' was asked for, but this worker has no GPU; use 'auto' or 'cpu'", param="device"
+        )
     return torch.device("cpu")
 
 

@@ -51,7 +51,9 @@ class Recorder:
 
 def example_spec(example: Example, **changes: Any) -> MethodSpec:
     """The example's spec with placeholder ids for the files and models that it names."""
-    return read_spec({"dataset": "file-example", **dict.fromkeys(example.needs, "model-example"), **example.spec, **changes})
+    return read_spec(
+        {"dataset": "file-example", **dict.fromkeys(example.needs, "model-example"), **example.spec, **changes}
+    )
 
 
 def prepare(example: Example, folder: Path) -> dict[str, Path]:
@@ -68,8 +70,14 @@ def prepare(example: Example, folder: Path) -> dict[str, Path]:
 
 
 def run_example(
-    example: Example, folder: Path, *, inputs: dict[str, Path], recorder: Recorder | None = None, control: Control | None = None,
-    resume: Path | None = None, **changes: Any,
+    example: Example,
+    folder: Path,
+    *,
+    inputs: dict[str, Path],
+    recorder: Recorder | None = None,
+    control: Control | None = None,
+    resume: Path | None = None,
+    **changes: Any,
 ) -> Outcome | None:
     """Train the example's spec in `folder`; answers None if it was interrupted."""
     recorder = recorder or Recorder()
@@ -107,4 +115,13 @@ def method_names() -> list[str]:
     return list(methods())
 
 
-__all__ = ["Recorder", "RequestAfter", "example_spec", "method_named", "method_names", "prepare", "run_example", "weights_of"]
+__all__ = [
+    "Recorder",
+    "RequestAfter",
+    "example_spec",
+    "method_named",
+    "method_names",
+    "prepare",
+    "run_example",
+    "weights_of",
+]

@@ -132,7 +132,9 @@ def test_artifacts_open_in_a_fresh_process(name: str, undisturbed: tuple[Path, R
 def test_artifacts_are_whole(name: str, undisturbed: tuple[Path, Recorder]) -> None:
     folder = undisturbed[0] / "artifacts"
     for expected in ("model.safetensors", "config.json", "metrics.json", "README.md", "training_spec.json", MANIFEST):
-        assert (folder / expected).exists() or (expected == "model.safetensors" and (folder / "adapter_model.safetensors").exists())
+        assert (folder / expected).exists() or (
+            expected == "model.safetensors" and (folder / "adapter_model.safetensors").exists()
+        )
     listed = {entry["path"] for entry in json.loads((folder / MANIFEST).read_text())["files"]}
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} - {MANIFEST}
     assert listed == present

@@ -1,0 +1,52 @@
+# Two commands: `make demo` and `make test`. Each sets everything up by itself: Python 3.11 and make are all it needs.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench quality format lock clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(STAMP) ## Make .venv with the exact versions of requirements.lock
+
+# torch comes first and by itself: any other order or range may pull gigabytes of GPU libraries.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(STAMP) ## Pretrain, fine-tune and distil on real images, word vectors on real text; under 3 minutes
+	$(BIN)/python -m examples.demo
+
+up: $(STAMP) ## Run Weightworks on this machine until Ctrl-C
+	$(BIN)/weightworks up
+
+test: $(STAMP) ## All checks and all tests
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -q --durations=15
+
+check: $(STAMP) ## The quick gate: format, lint, types, import rule, fast tests
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --verbose 2>&1 | tail -n 12
+	$(BIN)/python -m pytest -q -x tests/core/jobs tests/core/data tests/core/test_settings.py
+
+format: $(STAMP) ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+quality: $(STAMP) ## Measure a method against its figure: make quality NAME=pca
+	$(BIN)/python -m benchmarks.quality $(NAME)
+
+lock: ## Write requirements.lock from what is installed
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean: ## Remove what was set up and made here
+	rm -rf .venv .cache demo-output .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,35 @@
+"""Runs migrations against the database that the settings name."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection
+
+from core.jobs.database import make_engine
+from core.jobs.models import Base
+from core.settings import settings
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations in one transaction.
+
+    SQLite's foreign keys are off meanwhile: batch mode copies a table and drops the old one, and ON DELETE CASCADE
+    would empty its children.
+    """
+    is_sqlite = connection.dialect.name == "sqlite"
+    if is_sqlite:
+        driver = connection.connection.driver_connection
+        assert driver is not None  # noqa: S101 - just connected
+        driver.execute("PRAGMA foreign_keys=OFF")  # no effect inside a transaction, so past SQLAlchemy
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, render_as_batch=is_sqlite, compare_type=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+
+
+engine = make_engine(context.config.get_main_option("sqlalchemy.url") or settings().database_url)
+with engine.connect().execution_options(is_write=True) as connection:
+    migrate(connection)
+engine.dispose()
