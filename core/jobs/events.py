@@ -49,7 +49,13 @@ def add_event(session: Session, job_id: str, *, fence: int, event: NewEvent) -> 
     row = as_row(job_id, fence, (last or 0) + 1, event, now=session.scalar(select(database_now())) or 0.0)
     session.add(row)
     session.flush()
+    session.info.setdefault("events", []).append(row)
     return row
+
+
+def added_events(session: Session) -> list[Event]:
+    """What `add_event` wrote in this session: to be published once the transaction is committed."""
+    return list(session.info.get("events", []))
 
 
 def as_row(job_id: str, fence: int, seq: int, event: NewEvent, *, now: float) -> Event:
