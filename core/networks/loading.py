@@ -42,7 +42,9 @@ def load_model(folder: str | Path) -> nn.Module:
     cls = getattr(transformers, str(architectures[0]), None) if architectures else transformers.AutoModel
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise InvalidData(f"config.json names the unknown architecture '{architectures[0]}'", param="model")
-    module: nn.Module = cls.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, local_files_only=True)
+    module: nn.Module = cls.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
     return module.eval()
 
 

@@ -68,7 +68,8 @@ def write_model_card(
         f"# {title}\n\n{summary}\n\nMethod from {paper}. Trained with Weightworks.\n\n"
         f"## Results\n\n| metric | value |\n|---|---|\n{rows}\n\n"
         f"## Lineage\n\n{origin}\n\n"
-        f'## Opening it\n\n{opens_with}\n\n```python\nfrom core import load_model\n\nmodel = load_model("this folder")\n```\n\n'
+        f"## Opening it\n\n{opens_with}\n\n"
+        '```python\nfrom core import load_model\n\nmodel = load_model("this folder")\n```\n\n'
         f"## The exact spec\n\n```json\n{json.dumps(spec, indent=2, ensure_ascii=False)}\n```\n",
         encoding="utf-8",
     )

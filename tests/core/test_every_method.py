@@ -123,7 +123,7 @@ def test_interrupted_and_resumed_it_ends_bit_for_bit_the_same(
 
 def test_artifacts_open_in_a_fresh_process(name: str, undisturbed: tuple[Path, Recorder]) -> None:
     folder = undisturbed[0] / "artifacts"
-    code = "import sys; from core import load_model; m = load_model(sys.argv[1]); print(sum(p.numel() for p in m.state_dict().values()))"
+    code = "import sys, core; print(sum(t.numel() for t in core.load_model(sys.argv[1]).state_dict().values()))"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
