@@ -9,19 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import redis
 import redis.asyncio
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from core.jobs.models import Event
 
 STREAM_EVENTS = 10_000
 STREAM_SECONDS = 24 * 3600
 TIMEOUT_SECONDS = 2.0
+PUBLISH_SECONDS = 0.5
+SILENT_SECONDS = 2.0
 BLOCK_MILLISECONDS = 200
 
 
@@ -41,13 +46,24 @@ def event_from_json(text: str | bytes) -> Event:
 
 
 class Publisher:
-    """Puts events into Redis; silent where Redis is away, since SQL has them too."""
+    """Puts events into Redis; silent where Redis is away, since SQL has them too.
+
+    A Redis that fails is left alone for a while, so that one that hangs costs whoever publishes little time.
+    """
 
     def __init__(self, url: str) -> None:
-        self.client = redis.Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
+        self.client = redis.Redis.from_url(
+            url,
+            socket_timeout=PUBLISH_SECONDS,
+            socket_connect_timeout=PUBLISH_SECONDS,
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),  # redis-py 8 would try ten times
+        )
+        self._silent_until = 0.0
 
     def publish(self, events: Iterable[Event]) -> None:
         """Append each event under its own id; one that is there already, or late, is skipped."""
+        if time.monotonic() < self._silent_until:
+            return
         try:
             pipe = self.client.pipeline(transaction=False)
             keys = set()
@@ -60,7 +76,7 @@ class Publisher:
                 pipe.expire(key, STREAM_SECONDS)
             pipe.execute(raise_on_error=False)
         except RedisError:
-            return
+            self._silent_until = time.monotonic() + SILENT_SECONDS
 
     def published(self, job_id: str) -> list[Event]:
         """Everything that Redis still has of a job; empty where Redis is away."""
