@@ -1,0 +1,133 @@
+"""Reads a data set from end to end, keeps nothing, and sums up what it holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from core.data.archives import read_members
+from core.data.audio import check_audio
+from core.data.chats import check_conversation, check_preference
+from core.data.compression import Limits
+from core.data.folders import folder_classes, folder_of
+from core.data.json_lines import read_objects
+from core.data.labels import Classes
+from core.data.natural_order import natural
+from core.data.pictures import scan
+from core.data.pixels import layout_of, pixel_blocks
+from core.data.problems import Problems
+from core.data.profile import Kind, Profile
+from core.data.sources import (
+    AudioSource,
+    ChatSource,
+    PictureSource,
+    PixelSource,
+    Source,
+    TableSource,
+    TextSource,
+    array_labels,
+)
+from core.errors import InvalidData
+
+
+def profile_of(source: Source, limits: Limits) -> Profile:
+    """The profile of what was opened; raises InvalidData for whatever is wrong anywhere in it."""
+    match source:
+        case TableSource():
+            return _table(source)
+        case TextSource():
+            return _text(source)
+        case PictureSource():
+            return _pictures(source)
+        case PixelSource():
+            return _pixels(source)
+        case AudioSource():
+            return _audio(source, limits)
+        case ChatSource():
+            return _chats(source, limits)
+
+
+def _table(source: TableSource) -> Profile:
+    rows = sum(len(block.features) for block in source.blocks())
+    classes = source.classes.counts if source.has_labels else None
+    return Profile(Kind.TABLE, source.format, rows, source.columns, classes, (len(source.features),))
+
+
+def _text(source: TextSource) -> Profile:
+    problems = Problems()
+    classes = Classes()
+    examples = words = 0
+    for where, text, label in source.rows(problems):
+        examples += 1
+        words += len(text.split())
+        if source.label is not None:
+            try:
+                classes.add([label])
+            except ValueError as error:
+                problems.add(f"{where}, column {source.label!r}", str(error))
+    problems.check()
+    if not examples:
+        raise InvalidData("there are no documents")
+    counts = None if source.label is None else classes.counts
+    return Profile(Kind.TEXT, source.format, examples, source.columns, counts, words=words)
+
+
+def _pictures(source: PictureSource) -> Profile:
+    found = scan(source.images, decode=True)
+    groups = source.classes_of(list(found.groups))
+    counts = None if groups is None else _counted(groups, Counter(found.codes), list(found.groups))
+    shape = (found.channels, *found.size) if found.size and not found.other else None
+    return Profile(Kind.IMAGES, source.format, found.examples, classes=counts, shape=shape)
+
+
+def _counted(groups: dict[str, str], counts: Counter[int], names: list[str]) -> dict[str, int]:
+    """How many examples each class has, from those of its groups."""
+    totals: Counter[str] = Counter()
+    for code, name in enumerate(names):
+        totals[groups[name]] += counts[code]
+    return {name: totals[name] for name in sorted(totals, key=natural)}
+
+
+def _pixels(source: PixelSource) -> Profile:
+    for _ in pixel_blocks(source.arrays.features):
+        pass
+    counts = None
+    if source.arrays.labels is not None:
+        classes = Classes()
+        array_labels(source.arrays, classes)
+        counts = classes.counts
+    layout = layout_of(source.arrays.features)
+    return Profile(Kind.IMAGES, source.format, len(source.arrays.features), classes=counts, shape=layout.shape)
+
+
+def _audio(source: AudioSource, limits: Limits) -> Profile:
+    problems = Problems()
+    folders: Counter[str] = Counter()
+    for member in read_members(source.path, source.container, problems, limits):
+        try:
+            with member.open() as stream:
+                check_audio(stream, member.size)
+            folders[folder_of(member.name)] += 1
+        except ValueError as error:
+            problems.add(member.name, str(error))
+        except InvalidData as error:
+            problems.extend(error.problems)
+    problems.check()
+    groups = folder_classes(folders)
+    names = list(folders)
+    counts = None if groups is None else _counted(groups, Counter(dict(enumerate(folders.values()))), names)
+    return Profile(Kind.AUDIO, "audio_archive", folders.total(), classes=counts)
+
+
+def _chats(source: ChatSource, limits: Limits) -> Profile:
+    problems = Problems()
+    check = check_preference if source.is_preference else check_conversation
+    examples = 0
+    for where, value in read_objects(source.path, problems, limits):
+        try:
+            check(value)
+            examples += 1
+        except ValueError as error:
+            problems.add(where, str(error))
+    problems.check()
+    kind = Kind.PREFERENCES if source.is_preference else Kind.CONVERSATIONS
+    return Profile(kind, "jsonl", examples, source.columns)
