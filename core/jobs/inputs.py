@@ -54,11 +54,20 @@ def resolve_inputs(
     session: Session, *, project_id: str, job_id: str, spec: MethodSpec
 ) -> dict[str, FileInput | ModelInput]:
     """Every file and model of the spec, by field; raises NotFound, naming the field, for what has been deleted."""
+    return resolve_references(
+        session, project_id=project_id, job_id=job_id, files=files_of(spec), models=models_of(spec)
+    )
+
+
+def resolve_references(
+    session: Session, *, project_id: str, job_id: str, files: Mapping[str, str], models: Mapping[str, Any]
+) -> dict[str, FileInput | ModelInput]:
+    """As `resolve_inputs`, for whoever has only what the spec names: the worker, which knows no method."""
     found: dict[str, FileInput | ModelInput] = {}
-    for field, file_id in files_of(spec).items():
+    for field, file_id in files.items():
         found[field] = _file_input(session, project_id, file_id, field, is_model=False)
     needs = needs_of(session, job_id)
-    for field, reference in models_of(spec).items():
+    for field, reference in models.items():
         if isinstance(reference, str) and reference.startswith("file-"):
             found[field] = _file_input(session, project_id, reference, field, is_model=True)
         elif isinstance(reference, str):

@@ -128,12 +128,20 @@ def insert_events(session: Session, events: Sequence[Event]) -> None:
 
 
 def add_checkpoint(
-    session: Session, claim: Claim, *, key: str, step: int, size: int, sha256: str, metrics: Mapping[str, float]
+    session: Session,
+    claim: Claim,
+    *,
+    key: str,
+    step: int,
+    size: int,
+    sha256: str,
+    metrics: Mapping[str, float],
+    checkpoint_id: str | None = None,
 ) -> list[str]:
     """Note a checkpoint in storage; answers the storage keys of older ones that are no longer needed."""
     _lock(session, claim)
     row = Checkpoint(
-        id=new_id("ckpt"),
+        id=checkpoint_id or new_id("ckpt"),
         job_id=claim.job_id,
         fence=claim.fence,
         step=step,
@@ -205,15 +213,29 @@ def fail_job(session: Session, claim: Claim, error: WeightworksError, *, is_retr
     return Status.FAILED
 
 
-def release_job(session: Session, claim: Claim) -> None:
-    """Give a job back unfinished, without using up the attempt (the worker leaves). Raises LeaseLost."""
+def forgive_attempt(session: Session, claim: Claim) -> None:
+    """Give the attempt back at once, for a worker that must leave: it may be killed before it has released the job.
+
+    Raises LeaseLost.
+    """
     _lock(session, claim)
     job = session.get_one(Job, claim.job_id, populate_existing=True)
+    job.attempt = claim.attempt - 1
+
+
+def release_job(session: Session, claim: Claim, *, reason: str = "The worker leaves") -> None:
+    """Give a job back unfinished, without using up the attempt. Raises LeaseLost."""
+    forgive_attempt(session, claim)
+    job = session.get_one(Job, claim.job_id, populate_existing=True)
     _requeue(session, job, outcome="released")
-    job.attempt -= 1
-    add_event(
-        session, job.id, fence=job.fence, event=_status_event(job, "The worker leaves; the job waits for another.")
-    )
+    event = _status_event(job, f"{reason}; the job waits for another attempt.")
+    add_event(session, job.id, fence=job.fence, event=event)
+
+
+def devices_waiting_for(session: Session, job_id: str) -> list[str]:
+    """The device of each queued job that takes this job's weights: whom to wake."""
+    dependents = select(Dependency.job_id).where(Dependency.needs_id == job_id)
+    return list(session.scalars(select(Job.device).where(Job.id.in_(dependents), Job.status == Status.QUEUED)))
 
 
 def sweep_expired(session: Session) -> Swept:
