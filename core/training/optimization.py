@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -35,13 +36,32 @@ def schedule(optimizer: Optimizer, spec: TrainingSpec, *, total: int) -> LambdaL
     return LambdaLR(optimizer, factor)
 
 
-def update(optimizer: Optimizer, learning_rate: LambdaLR, spec: TrainingSpec) -> None:
-    """One optimizer step after backward(): clip as asked, step, advance the schedule, clear the gradients."""
+def gradient_scaler(spec: TrainingSpec, device: torch.device) -> GradScaler:
+    """Keeps float16's small gradients from vanishing: `scaler.scale(loss).backward()`; does nothing otherwise."""
+    return GradScaler(device.type, enabled=spec.precision == "float16")
+
+
+def update(
+    optimizer: Optimizer, learning_rate: LambdaLR, spec: TrainingSpec, *, scaler: GradScaler | None = None
+) -> None:
+    """One optimizer step after backward(): clip as asked, step, advance the schedule, clear the gradients.
+
+    With an enabled `scaler`, a step whose gradients overflowed is left out, and the schedule waits.
+    """
+    if scaler is not None:
+        scaler.unscale_(optimizer)
     if spec.gradient_clip is not None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(parameters, spec.gradient_clip)
-    optimizer.step()
-    learning_rate.step()
+    if scaler is not None and scaler.is_enabled():
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if scaler.get_scale() >= scale:
+            learning_rate.step()
+    else:
+        optimizer.step()
+        learning_rate.step()
     optimizer.zero_grad(set_to_none=True)
 
 
