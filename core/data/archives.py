@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal, Self, cast
 
 from core.data.compression import DEFAULT_LIMITS, Limits, open_data, open_seekable
 from core.data.problems import Problems
@@ -126,8 +126,19 @@ def _count_zip_entries(stream: BinaryIO, limits: Limits) -> None:
     raise TooLarge(f"the archive has over {limits.members:,} members: send it in parts", param="file")
 
 
-class _SmallHeader(tarfile.TarInfo):
-    """Refuses the extended headers that tarfile would read into memory whatever their size."""
+class _StrictHeader(tarfile.TarInfo):
+    """Refuses what tarfile lets pass: a bad header as the archive's end, and extended headers of any size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if len(buf) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("its end is missing")
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if not any(buf):
+                raise  # zeros, which are the proper end
+            raise tarfile.ReadError(str(error)) from error
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if not (self.isfile() or self.isdir()) and self.size > _MAX_TAR_HEADER_BYTES and not self.issym():
@@ -139,7 +150,7 @@ def _tar_members(path: Path, problems: Problems, limits: Limits) -> Iterator[Mem
     count = total = 0
     with (
         open_data(path, limits) as stream,
-        tarfile.open(fileobj=stream, mode="r|", tarinfo=_SmallHeader) as archive,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictHeader) as archive,
     ):
         for info in archive:
             vars(archive)["members"] = []  # tarfile remembers every member otherwise

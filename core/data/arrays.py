@@ -6,6 +6,7 @@ import io
 import json
 import math
 import struct
+import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,11 +26,16 @@ FEATURE_NAMES = ("x", "data", "features", "images", "pixels", "inputs", "x_train
 ARRAY_LABEL_NAMES = ("y", "labels", "label", "target", "targets", "y_train", "train_labels")
 _MAX_HEADER_BYTES = 16 * 2**20
 _BLOCK_BYTES = 4 * 2**20
+# what NumPy's parser of headers, Python's own, raises
+_BROKEN_HEADER = (ValueError, KeyError, SyntaxError, RecursionError, MemoryError, TypeError, tokenize.TokenError)
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _SAFETENSORS_TYPES = {
     "BOOL": "?", "U8": "<u1", "I8": "<i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
     "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2",
 }  # fmt: skip
+
+
+Opener = Callable[[int], AbstractContextManager[BinaryIO]]  # a stream that stands so many bytes after its beginning
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def open_arrays(
         raise InvalidData(f"a single array has no column {label!r}: send an .npz with x and y, or a table with names")
     with open_seekable(path, limits) as stream:
         read = _read_npy if format == "npy" else _read_idx
-        array = read(stream, "the array", _size(stream), partial(open_seekable, path, limits))
+        array = read(stream, "the array", _size(stream), partial(_open_file, path, limits))
     return _checked(ArraySet(format, array))
 
 
@@ -122,30 +128,32 @@ def _size(stream: BinaryIO) -> int:
     return size
 
 
-def _read_npy(stream: BinaryIO, name: str, size: int, open_file: Callable[[], Any]) -> StoredArray:
+def _read_npy(stream: BinaryIO, name: str, size: int, open_at: Opener) -> StoredArray:
     """The array behind NumPy's header, of which only numbers and words pass."""
     try:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, is_fortran, dtype = read(stream)
-    except (ValueError, KeyError, SyntaxError, RecursionError, MemoryError, TypeError, EOFError) as error:
+    except _BROKEN_HEADER as error:
         raise InvalidData(Problem(name, f"its NumPy header cannot be read: {error!s:.100}")) from error
     if dtype.hasobject:
         raise InvalidData(Problem(name, "holds Python objects, which are pickles and never loaded: save it as numbers"))
     offset = stream.tell()
-    array = StoredArray(
-        name, shape, dtype, partial(_open_at, open_file, offset), is_fortran=is_fortran and len(shape) > 1
-    )
+    array = StoredArray(name, shape, dtype, partial(open_at, offset), is_fortran=is_fortran and len(shape) > 1)
     return _sized(array, size - offset)
 
 
 @contextmanager
-def _open_at(open_file: Callable[[], AbstractContextManager[BinaryIO]], offset: int) -> Iterator[BinaryIO]:
-    with open_file() as stream:
-        if stream.seekable():
-            stream.seek(offset)
-        else:
-            stream.read(offset)
+def _open_file(path: Path, limits: Limits, offset: int) -> Iterator[BinaryIO]:
+    with open_seekable(path, limits) as stream:
+        stream.seek(offset)
+        yield stream
+
+
+@contextmanager
+def _open_member(path: Path, container: Container, name: str, limits: Limits, offset: int) -> Iterator[BinaryIO]:
+    with open_member(path, container, name, limits) as stream:
+        stream.read(offset)  # a tar that is compressed cannot seek
         yield stream
 
 
@@ -162,7 +170,7 @@ def _npz_arrays(path: Path, limits: Limits) -> dict[str, StoredArray]:
     found = {}
     problems = Problems()
     for member in read_members(path, "zip", problems, limits):
-        opener = partial(open_member, path, "zip", member.name, limits)
+        opener = partial(_open_member, path, "zip", member.name, limits)
         try:
             with member.open() as stream:
                 found[member.name.removesuffix(".npy")] = _read_npy(stream, member.name, member.size, opener)
@@ -193,7 +201,7 @@ def _tensor(path: Path, name: str, entry: Mapping[str, Any], base: int, size: in
     shape = tuple(map(int, entry["shape"]))
     if not 0 <= start <= end <= size - base:
         raise InvalidData(Problem(name, "cut short: its values lie beyond the end of the file"))
-    opener = partial(_open_at, partial(open_seekable, path, limits), base + start)
+    opener = partial(_open_file, path, limits, base + start)
     dtype = np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
     return _sized(StoredArray(name, shape, dtype, opener, is_bfloat16=entry["dtype"] == "BF16"), end - start)
 
@@ -203,22 +211,20 @@ def is_idx(head: bytes) -> bool:
     return len(head) >= 8 and head[:2] == b"\0\0" and head[2] in _IDX_TYPES and 1 <= head[3] <= 4
 
 
-def _read_idx(stream: BinaryIO, name: str, size: int, open_file: Callable[[], Any]) -> StoredArray:
+def _read_idx(stream: BinaryIO, name: str, size: int, open_at: Opener) -> StoredArray:
     head = stream.read(4)
     if not is_idx(head + bytes(4)):
         raise InvalidData(Problem(name, "not an IDX file"))
     offset = 4 + 4 * head[3]
     shape = struct.unpack(f">{head[3]}I", stream.read(4 * head[3]).ljust(4 * head[3], b"\0"))
-    return _sized(
-        StoredArray(name, shape, np.dtype(_IDX_TYPES[head[2]]), partial(_open_at, open_file, offset)), size - offset
-    )
+    return _sized(StoredArray(name, shape, np.dtype(_IDX_TYPES[head[2]]), partial(open_at, offset)), size - offset)
 
 
 def _idx_members(path: Path, container: Container, limits: Limits) -> dict[str, StoredArray]:
     found = {}
     problems = Problems()
     for member in read_members(path, container, problems, limits):
-        opener = partial(open_member, path, container, member.name, limits)
+        opener = partial(_open_member, path, container, member.name, limits)
         try:
             with member.open() as stream:
                 found[member.name] = _read_idx(stream, member.name, member.size, opener)

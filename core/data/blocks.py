@@ -14,8 +14,9 @@ from core.data.problems import Problems
 from core.data.records import Records, Roles, Unclean, number
 from core.errors import InvalidData
 
-_BLOCK_CELLS = 2**20
+_BLOCK_ROWS = 4096
 Floats = npt.NDArray[np.float32]
+Row = tuple[str, Sequence[object]]  # where it stands, its values
 
 
 class Block(NamedTuple):
@@ -56,23 +57,20 @@ def _careful_blocks(records: Records, roles: Roles, classes: Classes, *, skip: i
     names = (*roles.features, roles.label) if roles.label else roles.features
     rows = islice(records.rows(names, problems), skip, None)
     width = len(roles.features)
-    while chunk := list(islice(rows, max(1, _BLOCK_CELLS // max(1, width)))):
+    while chunk := list(islice(rows, _BLOCK_ROWS)):
         features = _matrix([values[:width] for _, values in chunk])
         if features is None:
-            _tell_cells(chunk, roles.features, problems)
-            continue
-        try:
-            labels = classes.add(values[width] for _, values in chunk) if roles.label else None
-        except ValueError:
-            _tell_labels(chunk, roles.label, problems)
-        else:
-            if not problems:
-                yield Block(features, labels)
+            features = _cell_by_cell(chunk, roles.features, problems)
+        labels = _labels(chunk, roles.label, classes, problems) if roles.label else None
+        if not problems:
+            yield Block(features, labels)
     problems.check()
 
 
 def _matrix(values: list[Sequence[object]]) -> Floats | None:
-    """The cells as numbers, or None where one of them is none."""
+    """The cells as numbers, or None where one of them may be none."""
+    if any("_" in cell for row in values for cell in row if isinstance(cell, str)):
+        return None  # NumPy reads 1_000 as Python does
     try:
         with np.errstate(over="ignore"):
             matrix = np.array(values, dtype=np.float32)
@@ -81,21 +79,27 @@ def _matrix(values: list[Sequence[object]]) -> Floats | None:
     return matrix if matrix.ndim == 2 and np.isfinite(matrix).all() else None
 
 
-def _tell_cells(chunk: Iterable[tuple[str, Sequence[object]]], names: Sequence[str], problems: Problems) -> None:
-    for where, values in chunk:
-        for name, value in zip(names, values, strict=False):
+def _cell_by_cell(chunk: Sequence[Row], names: Sequence[str], problems: Problems) -> Floats:
+    matrix = np.zeros((len(chunk), len(names)), dtype=np.float32)
+    for row, (where, values) in enumerate(chunk):
+        for column, name in enumerate(names):
             try:
-                number(value)
+                matrix[row, column] = number(values[column])
             except ValueError as error:
                 problems.add(f"{where}, column {name!r}", str(error))
+    return matrix
 
 
-def _tell_labels(chunk: Iterable[tuple[str, Sequence[object]]], name: str | None, problems: Problems) -> None:
-    for where, values in chunk:
-        try:
-            label_name(values[-1])
-        except ValueError as error:
-            problems.add(f"{where}, column {name!r}", str(error))
+def _labels(chunk: Sequence[Row], name: str, classes: Classes, problems: Problems) -> npt.NDArray[np.int64]:
+    try:
+        return classes.add(values[-1] for _, values in chunk)
+    except ValueError:
+        for where, values in chunk:
+            try:
+                label_name(values[-1])
+            except ValueError as error:
+                problems.add(f"{where}, column {name!r}", str(error))
+        return np.zeros(len(chunk), dtype=np.int64)
 
 
 def regroup(blocks: Iterable[Floats], rows: int) -> Iterator[Floats]:

@@ -57,7 +57,10 @@ class Classes:
     def add(self, values: Iterable[object]) -> npt.NDArray[np.int64]:
         """Provisional numbers of these labels, for `order` to set right; raises ValueError as `label_name` does."""
         known = self._codes
-        codes = [known[value] if value in known else self._learn(value) for value in values]
+        try:
+            codes = [known[value] if value in known else self._learn(value) for value in values]
+        except TypeError:  # a list or the like, which no dictionary takes
+            raise ValueError("a label is a word or a whole number") from None
         for code in codes:
             self._counts[code] += 1
         return np.array(codes, dtype=np.int64)

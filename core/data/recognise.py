@@ -178,7 +178,7 @@ def _check_is_text(head: bytes) -> None:
     sample = head[: 2**16]
     controls = len(sample) - len(sample.translate(None, bytes([*range(9), *range(14, 27), *range(28, 32), 127])))
     broken = sample.decode(errors="replace").count("\ufffd")
-    if controls * 10 > len(sample) or broken * 4 > len(sample):
+    if controls * 5 > len(sample) or broken * 4 > len(sample):
         raise InvalidData(f"its format is not known; send {KNOWN}")
 
 

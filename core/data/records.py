@@ -17,6 +17,7 @@ from core.errors import InvalidData
 LABEL_NAMES = ("label", "labels", "class", "target", "y")
 TEXT_NAMES = ("text", "document", "content", "sentence", "review")
 SAMPLE_ROWS = 200
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _FREE_TEXT_WORDS = 3  # a column with as many words a value, on average, is text rather than a category
 
 
@@ -71,7 +72,7 @@ def number(value: object) -> float:
         raise ValueError(f"{shown(value)} is not a number") from None
     if not math.isfinite(result):
         raise ValueError(f"{shown(value)} is not a finite number")
-    if abs(result) > np.finfo(np.float32).max:
+    if abs(result) > _MAX_FLOAT32:
         raise ValueError(f"{shown(value)} is too large for a 32-bit number")
     return result
 
@@ -112,7 +113,9 @@ def _is_number(value: object) -> bool:
 
 
 def _holds_strings(values: Sequence[object]) -> bool:
-    return all(value is None or isinstance(value, str) for value in values)
+    """Whether most values are strings; the others are then told as mistakes."""
+    filled = [value for value in values if value is not None]
+    return sum(isinstance(value, str) for value in filled) * 2 >= len(filled)
 
 
 def _text_column(records: Records, words: Sequence[str], columns: int) -> str | None:
