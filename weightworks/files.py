@@ -1,0 +1,121 @@
+"""Files: data sets, and base models, that jobs start from."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import httpx
+
+from weightworks.downloads import fetch
+from weightworks.pages import all_pages
+from weightworks.records import read
+from weightworks.transport import Transport
+
+UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=3600.0)  # the answer comes once the whole file has been checked
+
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class File:
+    """An uploaded file. `profile` says what was recognised in it: its kind, how many examples, which columns."""
+
+    id: str
+    filename: str
+    bytes: int
+    created_at: int
+    purpose: str = ""
+    sha256: str | None = None
+    profile: dict[str, Any] | None = None
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Files:
+    """`/v1/files`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        purpose: str = "dataset",
+        filename: str | None = None,
+        on_bytes: OnBytes | None = None,
+    ) -> File:
+        """Stream a file up. Raises Invalid, with what is wrong by line or member, if nothing can be learned from it.
+
+        `on_bytes` is told, now and then, how many more bytes have been sent; a negative number if it starts again.
+        """
+        path = Path(path)
+        name = filename or path.name
+        media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        with path.open("rb") as content:
+            counted = cast(IO[bytes], Counted(content, on_bytes or (lambda count: None)))
+
+            def build(http: httpx.Client) -> httpx.Request:
+                counted.seek(0)
+                files = {"file": (name, counted, media_type)}
+                return http.build_request(
+                    "POST", "/v1/files", data={"purpose": purpose}, files=files, timeout=UPLOAD_TIMEOUT
+                )
+
+            return read(File, self._transport.send(build))
+
+    def list(self) -> Iterator[File]:
+        """All files of the project, newest first."""
+        return (read(File, data) for data in all_pages(self._transport, "/v1/files"))
+
+    def get(self, file_id: str) -> File:
+        """One file's description."""
+        return read(File, self._transport.get(f"/v1/files/{file_id}"))
+
+    def download(self, file_id: str, target: str | Path, *, on_bytes: OnBytes | None = None) -> Path:
+        """Bring a file's content home; `target` is its new path, or a folder for it."""
+        file = self.get(file_id)
+        target = Path(target)
+        if target.is_dir():
+            target = target / Path(file.filename).name
+        url = f"/v1/files/{file_id}/content"
+        return fetch(self._transport, url, target, size=file.bytes, sha256=file.sha256 or "", on_bytes=on_bytes)
+
+    def delete(self, file_id: str) -> None:
+        """Delete a file; models that were made from it stay."""
+        self._transport.delete(f"/v1/files/{file_id}")
+
+
+class Counted:
+    """A file that tells how much of it has been read."""
+
+    def __init__(self, content: BinaryIO, on_bytes: OnBytes) -> None:
+        self._content = content
+        self._on_bytes = on_bytes
+        self._told = 0
+
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes."""
+        chunk = self._content.read(count)
+        self._told += len(chunk)
+        self._on_bytes(len(chunk))
+        return chunk
+
+    def fileno(self) -> int:
+        """The descriptor, by which httpx learns the length."""
+        return self._content.fileno()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go elsewhere, as httpx does before it reads; what was told is taken back."""
+        place = self._content.seek(offset, whence)
+        if place != self._told:
+            self._on_bytes(place - self._told)
+            self._told = place
+        return place
+
+    def tell(self) -> int:
+        """Where we are."""
+        return self._content.tell()
