@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from core.spec import TrainingSpec
+from core.training.run import Stateful
 
 
 def adamw(parameters: Iterable[Any], spec: TrainingSpec, **options: Any) -> AdamW:
@@ -71,12 +72,12 @@ class EarlyStopping:
     Track it in the run, so that a checkpoint holds it.
     """
 
-    def __init__(self, network: nn.Module, *, patience: int | None) -> None:
+    def __init__(self, network: Stateful, *, patience: int | None) -> None:
         self.network = network
         self.patience = patience
         self.best = math.inf
         self.bad_epochs = 0
-        self.best_weights: dict[str, torch.Tensor] | None = None
+        self.best_weights: Mapping[str, torch.Tensor] | None = None
 
     def should_stop(self, loss: float) -> bool:
         """Note an epoch's validation loss; whether `patience` epochs have passed without a better one."""

@@ -1,0 +1,215 @@
+"""The architectures that a spec may ask for, and how they become networks that fit the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+import transformers
+from pydantic import Field, model_validator
+from torch import nn
+
+from core.data.profile import Kind
+from core.errors import InvalidSpec
+from core.networks.convnet import ConvolutionalNetwork
+from core.networks.multilayer_perceptron import MultilayerPerceptron
+from core.spec import Frozen
+
+Size = Annotated[int, Field(ge=1, le=16_384)]
+Sizes = Annotated[list[Size], Field(min_length=1, max_length=16)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class MLP(Frozen):
+    """Dense layers, for tables and small images."""
+
+    architecture: Literal["mlp"] = Field("mlp", description="Dense layers with ReLU.")
+    hidden_sizes: Sizes = Field([256, 256], description="Widths of the hidden layers.")
+    dropout: Dropout = Field(0.0, description="Fraction of hidden units dropped in training.")
+    input_dropout: Dropout = Field(0.0, description="Fraction of inputs dropped in training.")
+
+
+class ConvNet(Frozen):
+    """Plain convolutions, for small images."""
+
+    architecture: Literal["convnet"] = Field("convnet", description="3x3 convolutions, each followed by pooling.")
+    channels: Annotated[list[Size], Field(min_length=1, max_length=8)] = Field(
+        [32, 64, 128], description="Channels of the convolutions, each of which halves the image."
+    )
+    dropout: Dropout = Field(0.0, description="Fraction of the last features dropped in training.")
+
+
+class ResNet(Frozen):
+    """A residual network (He et al. 2016), in the form of transformers."""
+
+    architecture: Literal["resnet"] = Field("resnet", description="Residual network of transformers.")
+    depths: Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=8)] = Field(
+        [2, 2, 2], description="Blocks in each stage; every stage but the first halves the image."
+    )
+    hidden_sizes: Sizes = Field([64, 128, 256], description="Channels of each stage.")
+    block: Literal["basic", "bottleneck"] = Field("basic", description="Kind of the blocks.")
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Self:
+        if len(self.depths) != len(self.hidden_sizes):
+            raise ValueError(f"depths names {len(self.depths)} stages, hidden_sizes {len(self.hidden_sizes)}")
+        return self
+
+
+class Transformer(Frozen):
+    """What the sizes of both transformers have in common."""
+
+    layers: int = Field(4, ge=1, le=128, description="Transformer layers.")
+    hidden_size: Size = Field(128, description="Width of a token's vector.")
+    heads: int = Field(4, ge=1, le=256, description="Attention heads in a layer; they share the hidden size.")
+    dropout: Dropout = Field(0.1, description="Fraction of activations dropped in training.")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} cannot be shared by {self.heads} heads")
+        return self
+
+
+class ViT(Transformer):
+    """A vision transformer (Dosovitskiy et al. 2021), in the form of transformers."""
+
+    architecture: Literal["vit"] = Field("vit", description="Vision transformer of transformers.")
+    patch_size: int = Field(4, ge=1, le=64, description="Pixels a side of the patches that become tokens.")
+    dropout: Dropout = Field(0.0, description="Fraction of activations dropped in training.")
+
+
+class BERT(Transformer):
+    """A text encoder (Devlin et al. 2019), in the form of transformers, with a WordPiece vocabulary of the data."""
+
+    architecture: Literal["bert"] = Field("bert", description="BERT of transformers.")
+    vocabulary: int = Field(8000, ge=100, le=250_000, description="Word pieces learned from the data set, at most.")
+    max_length: int = Field(256, ge=8, le=8192, description="Tokens of a text that are read; the rest is cut off.")
+
+
+Architecture = Annotated[MLP | ConvNet | ResNet | ViT | BERT, Field(discriminator="architecture")]
+
+
+DEFAULTS: Mapping[Kind, MLP | ConvNet | BERT] = {Kind.TABLE: MLP(), Kind.IMAGES: ConvNet(), Kind.TEXT: BERT()}
+READS = {"mlp": (Kind.TABLE, Kind.IMAGES), "bert": (Kind.TEXT,)}
+
+
+def check_kind(architecture: MLP | ConvNet | ResNet | ViT | BERT, kind: Kind, *, param: str) -> None:
+    """Raise InvalidSpec where the architecture does not read this kind of data."""
+    readable = READS.get(architecture.architecture, (Kind.IMAGES,))
+    if kind not in readable:
+        raise InvalidSpec(
+            f"architecture {architecture.architecture} is for {' or '.join(readable)}, and the data set holds {kind}: "
+            f"take {DEFAULTS[kind].architecture}, say",
+            param=param,
+        )
+
+
+def check_image_shape(architecture: MLP | ConvNet | ResNet | ViT | BERT, shape: Sequence[int]) -> None:
+    """Raise InvalidSpec where images of this shape, (channels, height, width), are too small for the architecture."""
+    side = min(shape[1:])
+    if isinstance(architecture, ConvNet) and side < 2 ** len(architecture.channels):
+        cure = f"give fewer channels, or image_size {2 ** len(architecture.channels)} or more"
+        raise InvalidSpec(
+            f"a convnet of {len(architecture.channels)} convolutions has no use for {side} pixels: {cure}"
+        )
+    if isinstance(architecture, ResNet) and side <= 2 ** (len(architecture.depths) + 1):
+        least = 2 ** (len(architecture.depths) + 1) + 1
+        cure = f"give fewer stages, or image_size {least} or more, or architecture convnet"
+        raise InvalidSpec(f"a resnet of {len(architecture.depths)} stages has no use for {side} pixels: {cure}")
+    if isinstance(architecture, ViT) and any(length % architecture.patch_size for length in shape[1:]):
+        raise InvalidSpec(
+            f"patches of {architecture.patch_size} pixels do not divide images of {shape[1]}x{shape[2]}: "
+            "give another patch_size, or an image_size that is a multiple of it"
+        )
+
+
+def build(
+    architecture: MLP | ConvNet | ResNet | ViT | BERT,
+    *,
+    class_names: Sequence[str],
+    shape: Sequence[int] = (),
+    vocabulary: int = 0,
+    pad_token: int = 0,
+) -> nn.Module:
+    """A new classifier of these classes.
+
+    `shape`: (features,) of a table, (channels, height, width) of images; `vocabulary`: tokens, of text.
+    Raises InvalidSpec where architecture and images do not fit.
+    """
+    if len(shape) == 3:
+        check_image_shape(architecture, shape)
+    labels: Labels = {
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: i for i, name in enumerate(class_names)},
+    }
+    match architecture:
+        case MLP():
+            return MultilayerPerceptron(
+                shape,
+                len(class_names),
+                hidden_sizes=architecture.hidden_sizes,
+                dropout=architecture.dropout,
+                input_dropout=architecture.input_dropout,
+            )
+        case ConvNet():
+            return ConvolutionalNetwork(
+                shape, len(class_names), channels=architecture.channels, dropout=architecture.dropout
+            )
+        case ResNet():
+            return _resnet(architecture, shape, labels)
+        case ViT():
+            return _vit(architecture, shape, labels)
+        case BERT():
+            return _bert(architecture, labels, vocabulary=vocabulary, pad_token=pad_token)
+
+
+Labels = dict[str, Any]
+
+
+def _resnet(architecture: ResNet, shape: Sequence[int], labels: Labels) -> nn.Module:
+    config = transformers.ResNetConfig(
+        num_channels=shape[0],
+        embedding_size=architecture.hidden_sizes[0],
+        hidden_sizes=architecture.hidden_sizes,
+        depths=architecture.depths,
+        layer_type=architecture.block,
+        **labels,
+    )
+    module: nn.Module = transformers.ResNetForImageClassification(config)
+    return module
+
+
+def _vit(architecture: ViT, shape: Sequence[int], labels: Labels) -> nn.Module:
+    config = transformers.ViTConfig(
+        image_size=(shape[1], shape[2]) if shape[1] != shape[2] else shape[1],
+        patch_size=architecture.patch_size,
+        num_channels=shape[0],
+        **_transformer(architecture),
+        **labels,
+    )
+    module: nn.Module = transformers.ViTForImageClassification(config)
+    return module
+
+
+def _bert(architecture: BERT, labels: Labels, *, vocabulary: int, pad_token: int) -> nn.Module:
+    config = transformers.BertConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=architecture.max_length,
+        pad_token_id=pad_token,
+        **_transformer(architecture),
+        **labels,
+    )
+    module: nn.Module = transformers.BertForSequenceClassification(config)
+    return module
+
+
+def _transformer(architecture: Transformer) -> dict[str, Any]:
+    return {
+        "num_hidden_layers": architecture.layers,
+        "hidden_size": architecture.hidden_size,
+        "num_attention_heads": architecture.heads,
+        "intermediate_size": 4 * architecture.hidden_size,
+        "hidden_dropout_prob": architecture.dropout,
+        "attention_probs_dropout_prob": architecture.dropout,
+    }

@@ -1,0 +1,156 @@
+"""Classifiers of every make behind one face: how examples become what the network takes, its logits, its features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from core.data.profile import Kind
+from core.errors import InvalidData
+from core.networks.saving import save_network
+from core.networks.token_ids import TokenIds, encode
+
+Batch = torch.Tensor | Mapping[str, torch.Tensor]
+Examples = torch.Tensor | TokenIds
+GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
+HEADS = ("head", "classifier", "score")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and standard deviation that a transformers model wants taken off pixels in [0, 1], a number a channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network, the classes it names, and how it reads examples.
+
+    `shape`: (features,) or (channels, height, width), None for text. `scaling`: for images of transformers models; our
+    own networks standardise inside. `columns`: names of a table's features, where they are known.
+    """
+
+    network: nn.Module
+    kind: Kind
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...] | None = None
+    scaling: Scaling | None = None
+    tokenizer: Any = None
+    max_length: int = 0
+    columns: tuple[str, ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the network is one of core.networks, with an `encoder` and a `head`."""
+        return str(getattr(self.network, "model_type", "")).startswith("weightworks-")
+
+    @property
+    def head(self) -> nn.Module:
+        """What makes logits of features; raises InvalidData where it goes by a name unknown here."""
+        for name in HEADS:
+            found = getattr(self.network, name, None)
+            if isinstance(found, nn.Module):
+                return found
+        raise InvalidData(f"{type(self.network).__name__} has no part called {', '.join(HEADS)}", param="model")
+
+    def prepare(self, examples: torch.Tensor | Sequence[str]) -> Examples:
+        """All examples in the form that batches are taken from: texts become tokens, tensors stay as they are."""
+        if isinstance(examples, torch.Tensor):
+            return examples
+        return encode(examples, self.tokenizer, max_length=self.max_length)
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits [rows, classes] of uint8 pixels [rows, channels, height, width], features [rows, n], or tokens."""
+        answer = self.network(**self._arguments(batch))
+        logits: torch.Tensor = answer if isinstance(answer, torch.Tensor) else answer.logits
+        return logits
+
+    def logits_and_features(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, and what the head made them of: [rows, width], or with further dimensions."""
+        seen: list[torch.Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self.logits(batch)
+        finally:
+            hook.remove()
+        return logits, seen[0]
+
+    def _arguments(self, batch: Batch) -> dict[str, torch.Tensor]:
+        device = next(self.network.parameters()).device
+        if not isinstance(batch, torch.Tensor):
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        x = batch.to(device, non_blocking=True)
+        if self.kind is Kind.TABLE:
+            return {"x": x}
+        x = self._fitted(x.float() / 255 if x.dtype == torch.uint8 else x)
+        if self.scaling is None:
+            return {"x": x}
+        mean, std = (
+            torch.tensor(values, device=device)[:, None, None] for values in (self.scaling.mean, self.scaling.std)
+        )
+        return {"pixel_values": (x - mean) / std}
+
+    def _fitted(self, x: torch.Tensor) -> torch.Tensor:
+        """Pixels in [0, 1] with the channels and the size that the network takes."""
+        assert self.shape is not None  # noqa: S101 - images have one
+        channels, *size = self.shape
+        if channels == 1 and x.shape[1] == 3:
+            x = (x * torch.tensor(GREY, device=x.device)[:, None, None]).sum(1, keepdim=True)
+        elif channels == 3 and x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        if list(x.shape[2:]) != size:
+            x = functional.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return x
+
+    def on(self, device: torch.device) -> Classifier:
+        """The same, its network moved to `device`."""
+        self.network.to(device)
+        return self
+
+    def with_network(self, network: nn.Module) -> Classifier:
+        """The same with another network."""
+        return replace(self, network=network)
+
+    def save(self, folder: Path) -> None:
+        """Write weights and config.json, and what reads the examples: tokenizer or preprocessor_config.json."""
+        names = {"id2label": dict(enumerate(self.class_names)), "label2id": _numbers(self.class_names)}
+        if self.is_ours:
+            columns = {"columns": list(self.columns)} if self.columns else {}
+            save_network(self.network, folder, **names, **columns)
+            return
+        for name, value in names.items():
+            setattr(self.network.config, name, value)
+        self.network.save_pretrained(folder)  # type: ignore[operator]
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        if self.scaling is not None and self.shape is not None:
+            _write_preprocessor(folder / "preprocessor_config.json", self.scaling, self.shape)
+
+
+def _numbers(names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}
+
+
+def _write_preprocessor(path: Path, scaling: Scaling, shape: Sequence[int]) -> None:
+    """What `AutoImageProcessor` reads; its own `save_pretrained` would need torchvision."""
+    values = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": shape[1], "width": shape[2]},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(scaling.mean),
+        "image_std": list(scaling.std),
+    }
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,229 @@
+"""Opens a folder as a classifier, or as what a new classifier starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import nn
+
+from core.data.profile import Kind
+from core.errors import InvalidData
+from core.networks.classifier import Classifier, Scaling
+from core.networks.loading import read_config
+from core.networks.saving import is_network_config, load_network
+
+DEFAULT_SIZE = 224
+MAX_TOKENS = 512
+NO_LIMIT = 10**9  # a tokenizer without a limit names a huge number
+AUTO_CLASSES = {
+    Kind.IMAGES: ("AutoModelForImageClassification", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"),
+    Kind.TEXT: ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
+}
+
+
+class Opened(NamedTuple):
+    """A classifier, and the parameters that the folder had no weights for."""
+
+    classifier: Classifier
+    new_parameters: frozenset[str]
+
+
+def open_classifier(folder: Path, *, param: str) -> Classifier:
+    """The classifier in `folder`, in evaluation mode; raises InvalidData, of field `param`, for any other model."""
+    config = read_config(folder)
+    if is_network_config(config):
+        return _open_ours(folder, config, param=param)
+    kind = next((kind for kind in AUTO_CLASSES if str(config.get("architectures", "")).find(_task_of(kind)) >= 0), None)
+    if kind is None:
+        raise InvalidData(
+            f"the model is no classifier (architectures: {config.get('architectures')}): name one that a job of method "
+            "classification or fine_tuning made, or a folder of ForImageClassification or ForSequenceClassification",
+            param=param,
+        )
+    opened = open_transformer(folder, kind, class_names=None, param=param)
+    if opened.new_parameters:
+        raise InvalidData(f"the model lacks weights: {', '.join(sorted(opened.new_parameters)[:3])}", param=param)
+    return opened.classifier
+
+
+def _task_of(kind: Kind) -> str:
+    return AUTO_CLASSES[kind][0].removeprefix("AutoModel")
+
+
+def open_base(folder: Path, kind: Kind, *, class_names: Sequence[str], param: str) -> Opened:
+    """A classifier of these classes on the model in `folder`; it gets a new head where its own names other classes."""
+    config = read_config(folder)
+    if not is_network_config(config):
+        return open_transformer(folder, kind, class_names=tuple(class_names), param=param)
+    found = _open_ours(folder, config, param=param)
+    if found.kind is not kind:
+        raise InvalidData(
+            f"the model reads {found.kind.value}, and the data set holds {kind.value}: name a base of that kind",
+            param=param,
+        )
+    if found.class_names == tuple(class_names):
+        return Opened(found, frozenset())
+    arguments = {**_arguments(found.network), "classes": len(class_names)}
+    network = type(found.network)(**arguments)
+    kept = {name: tensor for name, tensor in found.network.state_dict().items() if not name.startswith("head.")}
+    missing = network.load_state_dict(kept, strict=False).missing_keys
+    return Opened(replace(found, network=network, class_names=tuple(class_names)), frozenset(missing))
+
+
+def reinitialized(classifier: Classifier) -> Classifier:
+    """The same architecture with fresh weights; the standardisation inside our own networks goes too."""
+    network = classifier.network
+    arguments = _arguments(network) if classifier.is_ours else {"config": network.config}
+    return classifier.with_network(type(network)(**arguments))
+
+
+def _arguments(network: nn.Module) -> dict[str, Any]:
+    arguments: dict[str, Any] = dict(network.config)  # type: ignore[arg-type]  # the classes marked @network have it
+    return arguments
+
+
+def _open_ours(folder: Path, config: Mapping[str, Any], *, param: str) -> Classifier:
+    labels = config.get("id2label")
+    if not isinstance(labels, Mapping):
+        raise InvalidData(
+            f"the model ({config['model_type']}) is no classifier: name one that a job of method classification or "
+            "fine_tuning made",
+            param=param,
+        )
+    network = load_network(folder)
+    shape = tuple(network.shape)  # type: ignore[arg-type]  # our classifiers have it
+    kind = Kind.IMAGES if len(shape) == 3 else Kind.TABLE
+    return Classifier(network, kind, _names(labels), shape=shape, columns=tuple(config.get("columns", ())))
+
+
+def _names(labels: Mapping[Any, str]) -> tuple[str, ...]:
+    return tuple(labels[key] for key in sorted(labels, key=int))
+
+
+def open_transformer(folder: Path, kind: Kind, *, class_names: tuple[str, ...] | None, param: str) -> Opened:
+    """A transformers model with a head for these classes, or for its own where None; raises InvalidData.
+
+    Nothing from the folder is executed, and pickled weights are refused.
+    """
+    config = _read_transformers_config(folder, kind, param=param)
+    if class_names is not None:
+        is_same = class_names == _names(config.id2label) and _task_of(kind) in str(config.architectures)
+        config.id2label = dict(enumerate(class_names))
+        config.label2id = {name: number for number, name in enumerate(class_names)}
+    network, new = _load_weights(folder, kind, config, param=param)
+    found = Classifier(network.eval(), kind, _names(config.id2label))
+    found = _reading_text(found, folder, param) if kind is Kind.TEXT else _reading_images(found, folder, param)
+    if class_names is not None and not is_same:
+        new |= _fresh_head(found)
+    return Opened(found, frozenset(new))
+
+
+def _read_transformers_config(folder: Path, kind: Kind, *, param: str) -> Any:
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise InvalidData(f"config.json cannot be used: {error!s:.300}", param=param) from None
+    if kind not in AUTO_CLASSES or type(config) not in getattr(transformers, AUTO_CLASSES[kind][1]):
+        raise InvalidData(
+            f"a model of type '{config.model_type}' cannot learn to classify {kind.value}: name a base for that kind "
+            "of data (BERT and its like for text, ViT or ResNet for images, mlp for tables)",
+            param=param,
+        )
+    return config
+
+
+def _load_weights(folder: Path, kind: Kind, config: Any, *, param: str) -> tuple[nn.Module, set[str]]:
+    """The network, and the names of the parameters that the folder does not hold."""
+    auto = getattr(transformers, AUTO_CLASSES[kind][0])
+    try:
+        network, info = auto.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
+    resized = {entry[0] for entry in info["mismatched_keys"]}
+    return network, set(info["missing_keys"]) | resized
+
+
+def _fresh_head(classifier: Classifier) -> set[str]:
+    """Forget what the head knew of other classes; answers the names of its parameters."""
+    prefix = next(name for name, module in classifier.network.named_modules() if module is classifier.head)
+    for module in classifier.head.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return {f"{prefix}.{name}" for name, _ in classifier.head.named_parameters()}
+
+
+def _reading_text(classifier: Classifier, folder: Path, param: str) -> Classifier:
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")):
+        raise InvalidData(
+            "the model folder has no tokenizer: put tokenizer.json and tokenizer_config.json beside config.json",
+            param=param,
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise InvalidData(f"the tokenizer cannot be opened: {error!s:.300}", param=param) from None
+    config: Any = classifier.network.config
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
+    known = [limit for limit in limits if limit is not None and 0 < limit < NO_LIMIT]
+    return replace(classifier, tokenizer=tokenizer, max_length=min([*known, MAX_TOKENS]))
+
+
+def _reading_images(classifier: Classifier, folder: Path, param: str) -> Classifier:
+    shape, scaling = _image_format(folder, classifier.network.config.to_dict(), param)  # type: ignore[union-attr,operator]
+    return replace(classifier, shape=shape, scaling=scaling)
+
+
+def image_shape(folder: Path, *, param: str) -> tuple[int, int, int]:
+    """Channels, height and width of the images that the model in `folder` takes; raises InvalidData."""
+    config = read_config(folder)
+    if not is_network_config(config):
+        return _image_format(folder, config, param)[0]
+    shape = config["arguments"].get("shape")
+    if shape is None or len(shape) != 3:
+        raise InvalidData(f"the model ({config['model_type']}) does not read images: name one that does", param=param)
+    return (shape[0], shape[1], shape[2])
+
+
+def _image_format(folder: Path, config: Mapping[str, Any], param: str) -> tuple[tuple[int, int, int], Scaling]:
+    """What preprocessor_config.json tells, completed by config.json."""
+    path = folder / "preprocessor_config.json"
+    if not path.exists():
+        raise InvalidData(
+            "the model folder has no preprocessor_config.json, which tells the size and the scaling of its images: put "
+            "it beside config.json (a model of texts does not have one: name a base for images)",
+            param=param,
+        )
+    read = json.loads(path.read_text(encoding="utf-8"))
+    channels = config.get("num_channels", 3)
+    size = _size_of(read.get("size") or config.get("image_size", DEFAULT_SIZE))
+    values = read if read.get("do_normalize", True) else {}
+    mean, std = values.get("image_mean") or [0.0] * channels, values.get("image_std") or [1.0] * channels
+    return (channels, *size), Scaling(tuple(mean), tuple(std))
+
+
+def _size_of(size: Any) -> tuple[int, int]:
+    """Height and width from any of the ways in which preprocessors write them."""
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge") or (size["height"], size["width"])
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,0 +1,62 @@
+"""Texts as token ids, packed without padding until a batch is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+
+TEXTS_AT_ONCE = 4096
+
+
+class TokenIds:
+    """Token ids of texts in a row; indexed by rows, it gives what a transformers model takes, padded to the longest."""
+
+    def __init__(self, tokens: torch.Tensor, lengths: Sequence[int], *, pad_token: int, truncated: int) -> None:
+        self.tokens = tokens  # [tokens of all texts] int32
+        self.lengths = torch.tensor(lengths)
+        self.ends = torch.tensor(list(accumulate(lengths)))
+        self.pad_token = pad_token
+        self.truncated = truncated  # texts that were cut
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, rows: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """`input_ids` and `attention_mask`, [rows, longest] int64."""
+        lengths = self.lengths[rows]
+        places = torch.arange(int(lengths.max()))
+        mask = places < lengths[:, None]
+        starts = self.ends[rows] - lengths
+        source = (starts[:, None] + places).clamp(max=len(self.tokens) - 1)
+        ids = torch.where(mask, self.tokens[source].long(), self.pad_token)
+        return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def encode(texts: Sequence[str], tokenizer: Any, *, max_length: int) -> TokenIds:
+    """The texts as `tokenizer` has them, special tokens included, each cut to `max_length` tokens."""
+    parts: list[np.ndarray[Any, np.dtype[np.int32]]] = []
+    lengths: list[int] = []
+    truncated = 0
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        block = list(texts[start : start + TEXTS_AT_ONCE])
+        found = tokenizer(block, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+        whole = [len(ids) == max_length for ids in found]
+        truncated += _longer(
+            [text for text, is_full in zip(block, whole, strict=True) if is_full], tokenizer, max_length
+        )
+        lengths += map(len, found)
+        parts += [np.array(ids, dtype=np.int32) for ids in found]
+    tokens = torch.from_numpy(np.concatenate(parts))
+    return TokenIds(tokens, lengths, pad_token=tokenizer.pad_token_id or 0, truncated=truncated)
+
+
+def _longer(texts: Sequence[str], tokenizer: Any, max_length: int) -> int:
+    """How many of these texts have more than `max_length` tokens."""
+    if not texts:
+        return 0
+    found = tokenizer(list(texts), truncation=True, max_length=max_length + 1, return_attention_mask=False)
+    return sum(len(ids) > max_length for ids in found["input_ids"])

@@ -1,0 +1,224 @@
+"""What it takes to train and judge a classifier: weighted losses, evaluation, the confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from core.training.labelled import Labelled
+from core.training.optimization import EarlyStopping
+from core.training.run import Run
+
+EVALUATION_ROWS = 256
+SAMPLE_ROWS = 2000
+UNKNOWN = -1  # the label of an example without one
+MAX_NAMED_CLASSES = 40
+
+
+def cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, *, weights: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Of each example, [rows]; `smoothing` spreads that much of the target over all classes (Szegedy et al. 2016).
+
+    `weights` [classes] multiply the loss of a class's examples; the mean over rows is not divided by them again, so
+    that a batch cut into parts has the gradient of the whole.
+    """
+    losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    return losses * weights[labels]
+
+
+def class_weights(wanted: Literal["balanced"] | None, data: Labelled) -> torch.Tensor:
+    """The weight [classes] of each class in the loss."""
+    if wanted is None or data.labels is None:
+        return torch.ones(len(data.class_names))
+    return balanced_weights(data.labels, len(data.class_names))
+
+
+def balanced_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Weights [classes] that let every class count the same: examples / (classes * examples of the class)."""
+    counts = torch.bincount(labels, minlength=classes)
+    return len(labels) / (classes * counts.clamp(min=1).float())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a classifier did on labelled examples; `confusion` [classes, classes] counts true (rows) by predicted."""
+
+    loss: float
+    confusion: torch.Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction that was right."""
+        return float(self.confusion.diagonal().sum() / self.confusion.sum())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean over the classes of the harmonic mean of precision and recall."""
+        right = self.confusion.diagonal().double()
+        named = (self.confusion.sum(0) + self.confusion.sum(1)).double()
+        return float((2 * right / named.clamp(min=1))[named > 0].mean())
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """Loss, accuracy and F1, named with `prefix`."""
+        return {
+            f"{prefix}loss": self.loss,
+            f"{prefix}accuracy": self.accuracy,
+            f"{prefix}macro_f1": self.macro_f1,
+        }
+
+
+class Classifying(Protocol):
+    """A classifier, whatever it is made of."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What learns."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the logits."""
+
+    def prepare(self, examples: Any) -> Any:
+        """All examples in the form that batches are taken from by rows."""
+
+    def logits(self, batch: Any) -> torch.Tensor:
+        """Logits [rows, classes] of a batch."""
+
+    def save(self, folder: Path) -> None:
+        """Write the weights and all that reads them."""
+
+
+class Prepared(NamedTuple):
+    """Examples in the form that batches are taken from by rows, and the class of each."""
+
+    examples: Any
+    labels: torch.Tensor  # [n] int64
+
+
+def prepare(classifier: Classifying, data: Labelled, run: Run) -> Prepared:
+    """The data as the classifier takes it; says how many texts are cut."""
+    examples = classifier.prepare(data.examples)
+    truncated = getattr(examples, "truncated", 0)
+    if truncated:
+        longest = int(examples.lengths.max())
+        run.message(f"{truncated:,} of {len(data):,} texts are longer than {longest} tokens and are cut there", "warn")
+    labels = data.labels if data.labels is not None else torch.full((len(data),), UNKNOWN)
+    return Prepared(examples, labels)
+
+
+def prepare_validation(classifier: Classifying, data: Labelled | None, run: Run) -> Prepared | None:
+    """As `prepare`, if there is anything to validate on."""
+    return None if data is None else prepare(classifier, data, run)
+
+
+@torch.no_grad()
+def evaluate(classifier: Classifying, data: Prepared) -> Evaluation:
+    """Judge all examples in evaluation mode; the loss is the plain cross-entropy."""
+    classes = len(classifier.class_names)
+    confusion = torch.zeros(classes * classes, dtype=torch.int64)
+    total = 0.0
+    classifier.network.eval()
+    for rows in torch.arange(len(data.labels)).split(EVALUATION_ROWS):
+        logits, truth = classifier.logits(data.examples[rows]).float().cpu(), data.labels[rows]
+        total += float(functional.cross_entropy(logits, truth, reduction="sum"))
+        confusion += torch.bincount(truth * classes + logits.argmax(1), minlength=classes * classes)
+    return Evaluation(total / len(data.labels), confusion.view(classes, classes))
+
+
+def validate(classifier: Classifying, data: Prepared, run: Run, stopping: EarlyStopping) -> None:
+    """At an epoch's end: report how it does on held-out data, and stop when that has been enough."""
+    found = evaluate(classifier, data)
+    run.report(**found.metrics("valid_"))
+    if stopping.should_stop(found.loss):
+        run.stop_early(f"{stopping.patience} epochs without a better validation loss")
+
+
+def write_results(
+    classifier: Classifying, run: Run, *, training: Prepared | None, validation: Prepared | None
+) -> dict[str, float]:
+    """Write the classifier and, where it was validated, its confusion matrix; answers the last metrics.
+
+    Those of the training data are of a sample of it.
+    """
+    metrics: dict[str, float] = {}
+    if training is not None:
+        metrics |= evaluate(classifier, sampled(training)).metrics("train_")
+    if validation is not None:
+        found = evaluate(classifier, validation)
+        metrics |= found.metrics("valid_")
+        write_confusion_matrix(found.confusion, classifier.class_names, run.artifacts / "confusion_matrix.png")
+    classifier.network.eval()
+    classifier.save(run.artifacts)
+    return metrics
+
+
+def sampled(data: Prepared) -> Prepared:
+    """The data, or SAMPLE_ROWS of it, drawn once and for all."""
+    if len(data.labels) <= SAMPLE_ROWS:
+        return data
+    rows = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:SAMPLE_ROWS]
+    return Prepared(Taken(data.examples, rows), data.labels[rows])
+
+
+class Taken:
+    """Some rows of examples, which are read when they are asked for."""
+
+    def __init__(self, examples: Any, rows: torch.Tensor) -> None:
+        self.examples, self.rows = examples, rows
+
+    def __getitem__(self, rows: torch.Tensor) -> Any:
+        return self.examples[self.rows[rows]]
+
+
+def write_confusion_matrix(confusion: torch.Tensor, class_names: Sequence[str], path: Path) -> None:
+    """Draw true classes (rows) against predicted ones, shaded by the fraction of the true class, as PNG."""
+    from matplotlib.figure import Figure
+
+    counts = confusion.numpy()
+    fractions = counts / counts.sum(1, keepdims=True).clip(min=1)
+    side = min(16.0, 2.5 + 0.45 * len(class_names))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    shades = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(shades, ax=axes, label="fraction of the true class")
+    axes.set(title="Confusion matrix", xlabel="predicted", ylabel="true")
+    if len(class_names) <= MAX_NAMED_CLASSES:
+        places = range(len(class_names))
+        axes.set_xticks(places, [_short(name) for name in class_names], rotation=90)
+        axes.set_yticks(places, [_short(name) for name in class_names])
+        for row in places:
+            for column in places:
+                shade = "white" if fractions[row, column] > 0.5 else "black"
+                axes.text(column, row, counts[row, column], ha="center", va="center", color=shade, fontsize=7)
+    figure.savefig(path, dpi=100)
+
+
+def _short(name: str) -> str:
+    return (name if len(name) <= 20 else f"{name[:19]}…").replace("$", r"\$")
+
+
+class Trainable:
+    """The parameters that learn, and all buffers: what a checkpoint must hold of a network that is partly frozen."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that learn."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The tensors by name."""
+        frozen = {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
+        return {name: tensor for name, tensor in self.network.state_dict().items() if name not in frozen}
+
+    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Put them back; the frozen ones stay as they are."""
+        self.network.load_state_dict(state_dict, strict=False)
