@@ -61,7 +61,7 @@ def _text(source: TextSource) -> Profile:
         words += len(text.split())
         if source.label is not None:
             try:
-                classes.add([label])
+                classes.add_one(label)
             except ValueError as error:
                 problems.add(f"{where}, column {source.label!r}", str(error))
     problems.check()

@@ -21,7 +21,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON; leave such rows out")
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_decode_from = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
 def read_objects(
@@ -30,10 +30,10 @@ def read_objects(
     """Where each object stands, and the object; blank lines are skipped."""
     with open_data(path, limits) as stream:
         for line_number, line in read_lines(stream, problems):
-            if not line or line.isspace():
+            if not (stripped := line.strip()):
                 continue
             try:
-                value = _parse(line)
+                value = _parse(stripped)
             except ValueError as error:
                 problems.add(f"line {line_number}", str(error))
             else:
@@ -43,11 +43,13 @@ def read_objects(
 def _parse(line: str) -> dict[str, Any]:
     """One line's object; raises ValueError that says what is wrong with it."""
     try:
-        value = _decode(line)
+        value, end = _decode_from(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON at character {error.colno}: {error.msg} (one object a line)") from None
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
+    if end < len(line):
+        raise ValueError(f"not JSON at character {end + 1}: more follows the value (one object a line)")
     if not isinstance(value, dict):
         raise ValueError("not an object: write one {...} a line")
     if "\\u" in line:
@@ -93,11 +95,10 @@ class JsonLinesFile:
     def rows(self, names: Sequence[str], problems: Problems) -> Iterator[tuple[str, Sequence[object]]]:
         """Each line's values of these fields."""
         for where, value in read_objects(self._path, problems, self._limits):
-            missing = [name for name in names if name not in value]
-            if missing:
-                problems.add(where, f"{', '.join(map(repr, missing[:5]))} is missing")
-            else:
+            try:
                 yield where, [value[name] for name in names]
+            except KeyError as error:
+                problems.add(where, f"{error} is missing")
 
     def fast_blocks(
         self, features: Sequence[str], label: str | None

@@ -56,14 +56,23 @@ class Classes:
 
     def add(self, values: Iterable[object]) -> npt.NDArray[np.int64]:
         """Provisional numbers of these labels, for `order` to set right; raises ValueError as `label_name` does."""
-        known = self._codes
-        try:
-            codes = [known[value] if value in known else self._learn(value) for value in values]
-        except TypeError:  # a list or the like, which no dictionary takes
-            raise ValueError("a label is a word or a whole number") from None
+        codes = [self._code(value) for value in values]
         for code in codes:
             self._counts[code] += 1
         return np.array(codes, dtype=np.int64)
+
+    def add_one(self, value: object) -> int:
+        """The same for a single label."""
+        code = self._code(value)
+        self._counts[code] += 1
+        return code
+
+    def _code(self, value: object) -> int:
+        try:
+            known = self._codes.get(value)
+        except TypeError:  # a list or the like, which no dictionary takes
+            raise ValueError("a label is a word or a whole number") from None
+        return self._learn(value) if known is None else known
 
     def _learn(self, value: object) -> int:
         code = self._names.setdefault(label_name(value), len(self._names))

@@ -45,7 +45,7 @@ def read_labelled_text(path: Path, *, text: str | None = None, label: str | None
     codes: list[int] = []
     for where, document, value in source.rows(problems):
         try:
-            codes.extend(classes.add([value]).tolist())
+            codes.append(classes.add_one(value))
             texts.append(document)
         except ValueError as error:
             problems.add(f"{where}, column {source.label!r}", str(error))
