@@ -123,9 +123,10 @@ def _image_settings(spec: AutoencoderSpec) -> dict[str, bool]:
 
 def _check_shape(spec: AutoencoderSpec, shape: tuple[int, ...]) -> None:
     features = prod(shape)
-    if spec.variant == "plain" and spec.code_size is not None and spec.code_size >= features:
+    if spec.variant == "plain" and code_size(spec, features=features) >= features:
         raise InvalidSpec(
-            f"code_size {spec.code_size} is no shorter than the {features} features: the network would just copy them",
+            f"codes of {code_size(spec, features=features)} are no shorter than the features, which are {features}: "
+            "the network would just copy them",
             param="code_size",
         )
     if spec.channels is not None and any(side % 2 ** len(spec.channels) for side in shape[1:]):
@@ -312,7 +313,7 @@ def build_network(data: Data, spec: AutoencoderSpec) -> Autoencoder:
     features = prod(shape)
     network = Autoencoder(
         shape,
-        code_size=spec.code_size or max(1, min(30, features // 2)),
+        code_size=code_size(spec, features=features),
         sizes=layer_sizes(spec, features=features, is_image=len(shape) == 3),
         architecture=spec.architecture,
         is_variational=spec.variant == "variational",
@@ -323,6 +324,11 @@ def build_network(data: Data, spec: AutoencoderSpec) -> Autoencoder:
     else:
         network.start_at(data.training.mean(0, dtype=torch.float64).float() / 255)
     return network
+
+
+def code_size(spec: AutoencoderSpec, *, features: int) -> int:
+    """The spec's; else 30, or half of the features where these are fewer than 60."""
+    return spec.code_size or max(1, min(30, features // 2))
 
 
 def layer_sizes(spec: AutoencoderSpec, *, features: int, is_image: bool) -> list[int]:

@@ -213,18 +213,18 @@ def check(spec: PCASpec, profile: Profile) -> None:
         raise InvalidSpec("image_size would have no effect: the data set is a table", param="image_size")
     if profile.examples < 2:
         raise InvalidData("principal components need at least two rows", param="dataset")
-    if profile.shape is None:
-        return
-    features = prod(profile.shape)
-    if spec.image_size is not None:
-        features = profile.shape[0] * spec.image_size**2
-    if features > MAX_FEATURES < profile.examples:
-        cure = "set image_size to make them smaller" if profile.kind is Kind.IMAGES else "leave columns out"
-        raise InvalidData(f"rows have {features:,} features, more than {MAX_FEATURES:,}: {cure}", param="dataset")
-    _check_count(spec, examples=profile.examples, features=features)
+    if profile.shape is not None:
+        channels, *_ = profile.shape
+        features = prod(profile.shape) if spec.image_size is None else channels * spec.image_size**2
+        _check_size(spec, examples=profile.examples, features=features)
 
 
-def _check_count(spec: PCASpec, *, examples: int, features: int) -> None:
+def _check_size(spec: PCASpec, *, examples: int, features: int) -> None:
+    if features > MAX_FEATURES < examples:
+        raise InvalidData(
+            f"rows have {features:,} features, more than {MAX_FEATURES:,}: leave columns out, or set image_size",
+            param="dataset",
+        )
     most = min(examples - 1, features)
     if isinstance(spec.n_components, int) and spec.n_components > most:
         raise InvalidSpec(
@@ -256,8 +256,9 @@ def product_type(rows: torch.Tensor, spec: PCASpec) -> torch.dtype:
     scatter = Scatter(rows.shape[1], dtype=torch.float64, device=rows.device)
     scatter.add(rows)
     variances = scatter.decompose().variances
-    smallest = variances[components_kept(variances, spec, most=len(variances)) - 1]
-    return torch.float32 if smallest > 0.3 * variances.mean() else torch.float64
+    largest, smallest = variances[0], variances[components_kept(variances, spec, most=len(variances)) - 1]
+    is_in_range = largest < 1e25 and smallest > 1e-25  # sums of squares neither overflow nor vanish
+    return torch.float32 if is_in_range and smallest > 0.3 * variances.mean() else torch.float64
 
 
 def with_fixed_signs(components: torch.Tensor) -> torch.Tensor:
@@ -276,7 +277,7 @@ def with_fixed_signs(components: torch.Tensor) -> torch.Tensor:
 def train(spec: PCASpec, run: Run) -> Mapping[str, float]:
     """Gather mean and scatter block by block, then take the eigenvectors of the largest variances."""
     blocks = read_blocks(spec, run.dataset)
-    _check_count(spec, examples=blocks.examples, features=blocks.features)
+    _check_size(spec, examples=blocks.examples, features=blocks.features)
     moments = choose_moments(spec, blocks, device=run.device)
     run.track(moments=moments)
     for block in run.steps(blocks):

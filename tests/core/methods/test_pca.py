@@ -52,8 +52,8 @@ def train_on(data: np.ndarray, folder: Path, **spec: Any) -> tuple[Any, dict[str
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("offset", [0, 1, 5, 50])
 def test_blocks_reach_the_float64_decomposition_at_every_offset(offset: float, dtype: torch.dtype) -> None:
-    data = correlated(20_000, 48, offset=offset)
-    scatter = Scatter(48, dtype=dtype, device=torch.device("cpu"))
+    data = correlated(8_000, 32, offset=offset)
+    scatter = Scatter(32, dtype=dtype, device=torch.device("cpu"))
     for block in torch.from_numpy(data).split(1024):
         scatter.add(block)
     found = scatter.decompose()
@@ -89,6 +89,7 @@ def test_float32_products_are_used_only_where_they_suffice() -> None:
     assert chosen(steep, n_components=4) == torch.float32
     assert chosen(steep, n_components="all") == torch.float64
     assert chosen(steep[:20], n_components=4) == torch.float64
+    assert chosen(steep * np.float32(1e20), n_components=4) == torch.float64
 
 
 def test_agrees_with_scikit_learn_on_components_signs_and_codes(tmp_path: Path) -> None:
