@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from core.data.examples import write_images
 from core.data.profile import Kind, Profile
-from core.errors import InvalidData, InvalidSpec
+from core.errors import InvalidSpec
 from core.methods import classification
 from core.networks.adapting import (
     HeadOnly,
@@ -217,7 +217,8 @@ def open_learner(spec: FineTuningSpec, training: Labelled, run: Run) -> Learner:
     """The base with a head for the classes of the data, and the parts of it that the strategy lets learn."""
     opened = open_base(run.inputs["base"], training.kind, class_names=training.class_names, param="base")
     classifier, new = opened
-    _check_columns(classifier, training)
+    if training.kind is Kind.TABLE and isinstance(training.examples, torch.Tensor):
+        classifier.check_columns(training.examples.shape[1], training.columns)
     if spec.max_length is not None:
         classifier = replace(classifier, max_length=shortened(spec.max_length, classifier.max_length))
     if spec.reinitialize:
@@ -241,15 +242,6 @@ def shortened(wanted: int, limit: int) -> int:
     if wanted > limit:
         raise InvalidSpec(f"max_length is {wanted}, and the base takes at most {limit} tokens", param="max_length")
     return wanted
-
-
-def _check_columns(classifier: Classifier, training: Labelled) -> None:
-    if training.kind is not Kind.TABLE or not isinstance(training.examples, torch.Tensor):
-        return
-    wanted = classifier.shape[0] if classifier.shape else 0
-    if training.examples.shape[1] != wanted or (classifier.columns and classifier.columns != training.columns):
-        names = ", ".join(classifier.columns[:8]) or "unnamed"
-        raise InvalidData(f"the base takes {wanted} columns ({names}); the table has others", param="dataset")
 
 
 def should_precompute(spec: FineTuningSpec, learner: Learner, prepared: Prepared) -> bool:

@@ -111,6 +111,15 @@ class Classifier:
             x = functional.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
         return x
 
+    def check_columns(self, count: int, names: Sequence[str]) -> None:
+        """Raise InvalidData where a table's columns are not those that the network takes."""
+        wanted = self.shape[0] if self.shape else 0
+        if count != wanted or (self.columns and tuple(names) != self.columns):
+            listed = ", ".join(self.columns[:8]) + (" ..." if len(self.columns) > 8 else "")
+            raise InvalidData(
+                f"the model takes {wanted} columns ({listed or 'unnamed'}), and the table has others", param="dataset"
+            )
+
     def on(self, device: torch.device) -> Classifier:
         """The same, its network moved to `device`."""
         self.network.to(device)

@@ -119,17 +119,18 @@ def prepare_validation(classifier: Classifying, data: Labelled | None, run: Run)
 
 
 @torch.no_grad()
-def evaluate(classifier: Classifying, data: Prepared) -> Evaluation:
-    """Judge all examples in evaluation mode; the loss is the plain cross-entropy."""
+def evaluate(classifier: Classifying, data: Prepared, *, rows: torch.Tensor | None = None) -> Evaluation:
+    """Judge all examples, or these rows, in evaluation mode; the loss is the plain cross-entropy."""
     classes = len(classifier.class_names)
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     total = 0.0
     classifier.network.eval()
-    for rows in torch.arange(len(data.labels)).split(EVALUATION_ROWS):
-        logits, truth = classifier.logits(data.examples[rows]).float().cpu(), data.labels[rows]
+    rows = torch.arange(len(data.labels)) if rows is None else rows
+    for block in rows.split(EVALUATION_ROWS):
+        logits, truth = classifier.logits(data.examples[block]).float().cpu(), data.labels[block]
         total += float(functional.cross_entropy(logits, truth, reduction="sum"))
         confusion += torch.bincount(truth * classes + logits.argmax(1), minlength=classes * classes)
-    return Evaluation(total / len(data.labels), confusion.view(classes, classes))
+    return Evaluation(total / len(rows), confusion.view(classes, classes))
 
 
 def validate(classifier: Classifying, data: Prepared, run: Run, stopping: EarlyStopping) -> None:
@@ -141,15 +142,13 @@ def validate(classifier: Classifying, data: Prepared, run: Run, stopping: EarlyS
 
 
 def write_results(
-    classifier: Classifying, run: Run, *, training: Prepared | None, validation: Prepared | None
+    classifier: Classifying, run: Run, *, training: Prepared, validation: Prepared | None
 ) -> dict[str, float]:
     """Write the classifier and, where it was validated, its confusion matrix; answers the last metrics.
 
     Those of the training data are of a sample of it.
     """
-    metrics: dict[str, float] = {}
-    if training is not None:
-        metrics |= evaluate(classifier, sampled(training)).metrics("train_")
+    metrics = evaluate(classifier, training, rows=sample_rows(len(training.labels))).metrics("train_")
     if validation is not None:
         found = evaluate(classifier, validation)
         metrics |= found.metrics("valid_")
@@ -159,22 +158,9 @@ def write_results(
     return metrics
 
 
-def sampled(data: Prepared) -> Prepared:
-    """The data, or SAMPLE_ROWS of it, drawn once and for all."""
-    if len(data.labels) <= SAMPLE_ROWS:
-        return data
-    rows = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(0))[:SAMPLE_ROWS]
-    return Prepared(Taken(data.examples, rows), data.labels[rows])
-
-
-class Taken:
-    """Some rows of examples, which are read when they are asked for."""
-
-    def __init__(self, examples: Any, rows: torch.Tensor) -> None:
-        self.examples, self.rows = examples, rows
-
-    def __getitem__(self, rows: torch.Tensor) -> Any:
-        return self.examples[self.rows[rows]]
+def sample_rows(count: int) -> torch.Tensor:
+    """Rows to judge training data by: all, or SAMPLE_ROWS of them, always the same."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SAMPLE_ROWS]
 
 
 def write_confusion_matrix(confusion: torch.Tensor, class_names: Sequence[str], path: Path) -> None:

@@ -57,16 +57,19 @@ class Labelled:
         chosen = examples[rows] if isinstance(examples, torch.Tensor) else [examples[row] for row in rows.tolist()]
         return replace(self, examples=chosen, labels=None if self.labels is None else self.labels[rows])
 
-    def with_classes(self, names: Sequence[str], *, param: str) -> Labelled:
-        """The same with labels that are indices into `names`; raises InvalidData where a class is not among them."""
+    def with_classes(self, names: Sequence[str], *, param: str, needs_labels: bool = True) -> Labelled:
+        """The same with labels that are indices into `names`.
+
+        Where a class is not among these it raises InvalidData, or forgets the labels if they are not needed.
+        """
         unknown = [name for name in self.class_names if name not in names]
-        if unknown:
+        if unknown and needs_labels:
             raise InvalidData(
                 f"class {unknown[0]!r} is not among those that are learned: {', '.join(map(repr, names[:20]))}",
                 param=param,
             )
-        if self.labels is None:
-            return replace(self, class_names=tuple(names))
+        if self.labels is None or unknown:
+            return replace(self, labels=None, class_names=tuple(names))
         order = torch.tensor([list(names).index(name) for name in self.class_names])
         return replace(self, labels=order[self.labels], class_names=tuple(names))
 
@@ -94,7 +97,7 @@ def read_training_data(
     images = images or ImageSize()
     training = read_labelled(run.dataset, spec, images, param="dataset", needs_labels=needs_labels)
     if class_names is not None:
-        training = training.with_classes(class_names, param="dataset")
+        training = training.with_classes(class_names, param="dataset", needs_labels=needs_labels)
     if needs_labels:
         _check_classes(training)
     if spec.validation_fraction is not None:
@@ -109,7 +112,7 @@ def read_training_data(
         images = ImageSize((height, width) if images.size is not None else None, channels)
     validation = read_labelled(run.inputs["validation"], spec, images, param="validation", needs_labels=needs_labels)
     _check_alike(training, validation)
-    return training, validation.with_classes(training.class_names, param="validation")
+    return training, validation.with_classes(training.class_names, param="validation", needs_labels=needs_labels)
 
 
 def read_labelled(path: Path, spec: LabelledSpec, images: ImageSize, *, param: str, needs_labels: bool) -> Labelled:
