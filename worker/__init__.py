@@ -1,0 +1,1 @@
+"""The worker: claims jobs, and supervises the processes that train them."""

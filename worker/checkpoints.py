@@ -1,0 +1,79 @@
+"""Checkpoints on their way from a trainer's folder into storage and the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.jobs.events import NewEvent
+from core.jobs.leases import Claim, add_checkpoint
+from core.jobs.models import new_id
+from core.storage import Storage, checkpoint_key
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint in storage that the table does not have yet."""
+
+    checkpoint_id: str
+    key: str
+    step: int
+    bytes: int
+    sha256: str
+    metrics: Mapping[str, float]
+
+
+class CheckpointShelf:
+    """Links checkpoints into storage at once, and registers them with the journal's next write."""
+
+    def __init__(self, claim: Claim, storage: Storage) -> None:
+        self._claim = claim
+        self._storage = storage
+        self._waiting: list[Kept] = []
+        self._superseded: list[str] = []
+
+    def put(self, message: Mapping[str, Any], *, metrics: Mapping[str, float]) -> None:
+        """Take a checkpoint out of the trainer's folder; raises OSError.
+
+        One that the trainer has removed already, for it has written two more since, is passed over.
+        """
+        step = message["step"]
+        key = checkpoint_key(self._claim.job_id, self._claim.fence, step)
+        try:
+            self._storage.link(Path(message["path"]), key)
+        except FileNotFoundError:
+            return
+        kept = Kept(new_id("ckpt"), key, step, message["bytes"], message["sha256"], dict(metrics))
+        self._waiting = [*(one for one in self._waiting if one.step != step), kept]
+
+    def register(self, session: Session) -> None:
+        """Note what is new in the table. Raises LeaseLost."""
+        self._superseded = []
+        for one in self._waiting:
+            self._superseded += add_checkpoint(
+                session,
+                self._claim,
+                key=one.key,
+                step=one.step,
+                size=one.bytes,
+                sha256=one.sha256,
+                metrics=one.metrics,
+                checkpoint_id=one.checkpoint_id,
+            )
+
+    def registered(self) -> list[NewEvent]:
+        """After the commit: remove what was superseded; answers the events that tell of the new ones."""
+        for key in self._superseded:
+            self._storage.delete(key)
+        events = [
+            NewEvent(
+                "checkpoint", data={"id": one.checkpoint_id, "step": one.step, "bytes": one.bytes, "sha256": one.sha256}
+            )
+            for one in self._waiting
+        ]
+        self._waiting, self._superseded = [], []
+        return events

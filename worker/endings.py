@@ -1,0 +1,159 @@
+"""How an attempt ends: what the trainer left is put into storage, and one transaction says what became of the job."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.errors import WeightworksError
+from core.jobs.leases import (
+    LeaseLost,
+    Published,
+    cancel_running_job,
+    devices_waiting_for,
+    fail_job,
+    release_job,
+    succeed_job,
+)
+from core.jobs.store import list_artifacts
+from core.queue import wake
+from core.storage import Storage, artifact_key
+from worker.supervisor import Supervisor
+from worker.trainers import UNSUPERVISED
+
+BACK_OFF_SECONDS = (0.5, 2.0, 5.0)
+
+log = logging.getLogger(__name__)
+
+
+class TrainerError(WeightworksError):
+    """An error as the trainer reported it."""
+
+    def __init__(self, details: Mapping[str, Any]) -> None:
+        super().__init__(details["message"], param=details["param"], code=details["code"])
+        self.details = dict(details)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the trainer said."""
+        return self.details
+
+
+def settle(supervisor: Supervisor, *, storage: Storage, folder: Path) -> None:
+    """Write the end of the attempt that the supervisor watched. Raises LeaseLost, and then leaves no artifact."""
+    ending = supervisor.ending or {"type": "died"}
+    if ending["type"] == "finished":
+        _publish(supervisor, ending, storage=storage, folder=folder)
+    elif supervisor.is_cancel_asked:
+        metrics = supervisor.journal.metrics
+        _close(supervisor, lambda session: cancel_running_job(session, supervisor.claim, files=[], metrics=metrics))
+    elif ending["type"] == "failed":
+        _fail(supervisor, TrainerError(ending["error"]), is_retryable=ending["is_retryable"])
+    elif (reason := _reason_to_release(supervisor, ending)) is not None:
+        _close(supervisor, lambda session: release_job(session, supervisor.claim, reason=reason))
+        wake(supervisor.claim.spec.get("device", "auto"))
+    else:
+        _fail(supervisor, WeightworksError(_how_it_died(supervisor), code="trainer_died"), is_retryable=True)
+
+
+def _reason_to_release(supervisor: Supervisor, ending: Mapping[str, Any]) -> str | None:
+    """Why the attempt does not count, if it does not."""
+    if supervisor.is_draining:
+        return "The worker leaves"
+    if supervisor.is_fenced_off or supervisor.trainer.status == UNSUPERVISED << 8:
+        return "The lease could not be renewed in time"
+    if ending["type"] == "interrupted":
+        return "The trainer was told to stop"
+    return None
+
+
+def _how_it_died(supervisor: Supervisor) -> str:
+    if supervisor.is_stuck:
+        return "the trainer gave no sign of life any more, and was killed"
+    return f"the trainer died: {how_it_ended(supervisor.trainer.status or 0)}"
+
+
+def how_it_ended(status: int) -> str:
+    """What a wait status says, in words."""
+    if not os.WIFSIGNALED(status):
+        return f"exit status {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+    hint = "; it may have run out of memory" if number == signal.SIGKILL else ""
+    return f"killed by signal {number} ({name}){hint}"
+
+
+def _fail(supervisor: Supervisor, error: WeightworksError, *, is_retryable: bool) -> None:
+    status = _close(supervisor, lambda session: fail_job(session, supervisor.claim, error, is_retryable=is_retryable))
+    log.info("job %s: the attempt failed, the job is %s: %s", supervisor.claim.job_id, status, error.message)
+
+
+def _publish(supervisor: Supervisor, ending: Mapping[str, Any], *, storage: Storage, folder: Path) -> None:
+    """Move the artifacts into storage, then publish them with the job's end; all or nothing."""
+    claim = supervisor.claim
+    try:
+        files = _store_all(supervisor, ending["files"], storage=storage, folder=folder / "artifacts")
+    except OSError as error:
+        _fail(supervisor, WeightworksError(f"the artifacts could not be stored: {error}"), is_retryable=True)
+        return
+    old: list[str] = []
+    dependents: list[str] = []
+
+    def end(session: Session) -> None:
+        old[:] = [artifact.key for artifact in list_artifacts(session, claim.job_id)]
+        if ending["is_cancelled"]:
+            cancel_running_job(session, claim, files=files, metrics=ending["metrics"])
+        else:
+            succeed_job(session, claim, files=files, metrics=ending["metrics"], lineage=supervisor.lineage)
+            dependents[:] = devices_waiting_for(session, claim.job_id)
+
+    try:
+        _close(supervisor, end)
+    except LeaseLost:
+        _forget(storage, [file.key for file in files])
+        raise
+    _forget(storage, sorted(set(old) - {file.key for file in files}))
+    for device in dependents:
+        wake(device)
+
+
+def _store_all(
+    supervisor: Supervisor, listed: Sequence[Mapping[str, Any]], *, storage: Storage, folder: Path
+) -> list[Published]:
+    """Put the trainer's files under the attempt's keys, the lease renewed in between. Raises OSError, LeaseLost."""
+    claim, stored = supervisor.claim, []
+    for file in listed:
+        key = artifact_key(claim.job_id, claim.fence, file["path"])
+        _try_again(partial(storage.keep, folder / file["path"], key))
+        stored.append(Published(key=key, **file))
+        supervisor.beat()
+    return stored
+
+
+def _try_again(action: Callable[[], None]) -> None:
+    """Do what storage may refuse for a while; raises OSError when it goes on refusing."""
+    for seconds in BACK_OFF_SECONDS:
+        try:
+            return action()
+        except OSError as error:
+            log.warning("storage refuses: %s", error)
+            time.sleep(seconds)
+    return action()
+
+
+def _close(supervisor: Supervisor, end: Callable[[Session], Any]) -> Any:
+    return supervisor.journal.insist(lambda: supervisor.journal.close(end))
+
+
+def _forget(storage: Storage, keys: Sequence[str]) -> None:
+    for key in keys:
+        with contextlib.suppress(OSError):
+            storage.delete(key)

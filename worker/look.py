@@ -1,0 +1,131 @@
+"""What a worker does when it is told to look: claim a job, have it trained, and look again until there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+
+from core.errors import WeightworksError
+from core.jobs.database import Database
+from core.jobs.leases import Claim, LeaseLost, claim_job, fail_job
+from core.progress import Publisher
+from core.settings import Settings
+from core.storage import Storage
+from worker.endings import settle
+from worker.journal import AWAY, Journal, first_line
+from worker.processes import sweep_orphans
+from worker.supervisor import Supervisor
+from worker.trainers import Zygote, ZygoteDied
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One slot: one job at a time, one warm fork server.
+
+    `drain` is a descriptor that becomes readable when the worker must leave.
+    """
+
+    def __init__(self, settings: Settings, *, drain: int) -> None:
+        self.owner = f"{socket.gethostname()}-{os.getpid()}"
+        self.zygote = Zygote()
+        self._settings = settings
+        self._drain = drain
+        self._database = Database(settings.database_url)
+        self._publisher = Publisher(settings.redis_url)
+        self._storage = Storage(settings.storage_path)
+        self._is_looking = threading.Lock()
+
+    def start(self) -> None:
+        """Clear up after workers that were killed, warm up, and look now and then without being told.
+
+        Wake-ups come through Redis, which may hang or lose them.
+        """
+        sweep_orphans()
+        self.zygote.start()
+        threading.Thread(target=self._look_now_and_then, name="look", daemon=True).start()
+
+    def look(self) -> None:
+        """Train what can be claimed, until there is nothing or the worker must leave."""
+        with self._is_looking:
+            try:
+                while not self.is_draining() and (held := self._claim()) is not None:
+                    self._attempt(*held)
+            except AWAY as error:
+                log.warning("the database is away: %s", first_line(error))
+            except ZygoteDied as error:
+                log.error("no trainer can be started: %s", error)
+
+    def is_draining(self) -> bool:
+        """Whether the worker must leave."""
+        return bool(select.select([self._drain], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Wait for the attempt that runs, which drains; then end the fork server."""
+        with self._is_looking:
+            self.zygote.close()
+            self._database.close()
+            self._publisher.close()
+
+    def _look_now_and_then(self) -> None:
+        while not self.is_draining():
+            select.select([self._drain], [], [], self._settings.sweep_seconds)
+            if not self._is_looking.locked():
+                self.look()
+
+    def _claim(self) -> tuple[Claim, float] | None:
+        """A job, and until when it is ours at least by this machine's monotonic clock."""
+        if not self.zygote.wait_ready(stop=self._drain):
+            return None
+        devices = ["auto", "cpu", "cuda"] if self.zygote.has_gpu else ["auto", "cpu"]
+        asked_at, seconds = time.monotonic(), self._settings.lease_seconds
+        with self._database.write() as session:
+            claim = claim_job(session, owner=self.owner, devices=devices, lease_seconds=seconds)
+        return None if claim is None else (claim, asked_at + seconds)
+
+    def _attempt(self, claim: Claim, lease_ends: float) -> None:
+        """Train a claimed job, whatever comes of it."""
+        log.info("job %s: attempt %d under fence %d", claim.job_id, claim.attempt, claim.fence)
+        journal = Journal(
+            claim,
+            self._database,
+            self._publisher,
+            lease_seconds=self._settings.lease_seconds,
+            lease_ends=lease_ends,
+        )
+        try:
+            self._supervise(claim, journal)
+        except LeaseLost:
+            log.warning("job %s: the lease of fence %d was lost", claim.job_id, claim.fence)
+        except Exception as error:
+            log.exception("job %s: the attempt went wrong", claim.job_id)
+            reason = WeightworksError(f"the worker failed: {first_line(error)}", code="worker_failed")
+            with contextlib.suppress(LeaseLost, *AWAY):
+                journal.close(lambda session: fail_job(session, claim, reason, is_retryable=True))
+        finally:
+            shutil.rmtree(self._storage.root / "runs" / claim.job_id, ignore_errors=True)
+
+    def _supervise(self, claim: Claim, journal: Journal) -> None:
+        folder = self._storage.run_folder(claim.job_id, claim.fence)
+        trainer = self.zygote.fork(f"{claim.job_id}-{claim.fence}")
+        supervisor = Supervisor(
+            trainer,
+            journal,
+            folder=folder,
+            settings=self._settings,
+            storage=self._storage,
+            zygote=self.zygote,
+            drain=self._drain,
+        )
+        try:
+            supervisor.watch()
+        finally:
+            supervisor.close()
+        settle(supervisor, storage=self._storage, folder=Path(folder))
