@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import operator
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from typing import Annotated, Any
 
@@ -50,12 +50,23 @@ def read_spec(data: Mapping[str, Any]) -> MethodSpec:
     try:
         return _adapter().validate_python(data)
     except ValidationError as error:
-        raise spec_error(error) from None
+        raise spec_error(error.errors(include_url=False, include_context=False)) from None
 
 
-def spec_error(error: ValidationError) -> InvalidSpec:
+def spec_error(found: Sequence[Mapping[str, Any]]) -> InvalidSpec:
     """Say what pydantic found in one sentence per field, and name the first field as `param`."""
-    found = error.errors(include_url=False, include_context=False)
-    places = [".".join(str(part) for part in item["loc"] if part not in methods()) for item in found]
-    sentences = [f"{place}: {item['msg']}" if place else item["msg"] for place, item in zip(places, found, strict=True)]
-    return InvalidSpec("; ".join(sentences[:5]), param=places[0] or None)
+    sentences = []
+    for item in found:
+        message = item["msg"].removeprefix("Value error, ")
+        place = _place(item)
+        sentences.append(f"{place}: {message}" if place else message)
+    return InvalidSpec("; ".join(sentences[:5]), param=_place(found[0]) or None)
+
+
+def _place(item: Mapping[str, Any]) -> str:
+    """The field's path, without what pydantic puts between: the body, and the branch taken of the union."""
+    if item["type"].startswith("union_tag"):
+        return "method"
+    names = [str(part) for part in item["loc"] if part != "body"]
+    kept = [name for index, name in enumerate(names) if name not in methods() or (index and names[index - 1] == "jobs")]
+    return ".".join(kept)

@@ -112,6 +112,7 @@ class Tail:
         self._watchers: dict[str, set[asyncio.Queue[Event]]] = {}
         self._places: dict[str, str] = {}
         self._is_watched = asyncio.Event()
+        self.is_live = False  # whether the last read reached Redis
 
     @asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[asyncio.Queue[Event]]:
@@ -136,7 +137,9 @@ class Tail:
                 continue
             try:
                 await self._read_once()
+                self.is_live = True
             except (RedisError, OSError):
+                self.is_live = False
                 await asyncio.sleep(0.5)
 
     async def _read_once(self) -> None:

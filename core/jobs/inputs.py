@@ -50,6 +50,11 @@ def get_model(session: Session, project_id: str, model_id: str, *, param: str | 
     return model
 
 
+def model_of_job(session: Session, job_id: str) -> TrainedModel | None:
+    """The model that a job made, if it did and the model was not deleted."""
+    return session.scalar(select(TrainedModel).where(TrainedModel.job_id == job_id))
+
+
 def resolve_inputs(
     session: Session, *, project_id: str, job_id: str, spec: MethodSpec
 ) -> dict[str, FileInput | ModelInput]:
@@ -73,8 +78,7 @@ def resolve_references(
         elif isinstance(reference, str):
             found[field] = _model_input(session, get_model(session, project_id, reference, param=field))
         else:
-            query = select(TrainedModel).where(TrainedModel.job_id == needs[field].id)
-            model = session.scalar(query)
+            model = model_of_job(session, needs[field].id)
             if model is None:
                 raise NotFound(f"the model of {needs[field].id} was deleted", param=field)
             found[field] = _model_input(session, model)

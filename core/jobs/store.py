@@ -256,7 +256,7 @@ def remember_submission(session: Session, project_id: str, key: str, body_sha256
     session.flush()
 
 
-def wake_candidates(session: Session, *, older_than: float) -> int:
-    """How many jobs have been queued for longer than `older_than` seconds: their wake-up may be lost."""
-    query = select(func.count()).select_from(Job).where(Job.status == Status.QUEUED)
-    return session.scalar(query.where(Job.queued_at < database_now() - older_than)) or 0
+def stale_devices(session: Session, *, older_than: float) -> list[str]:
+    """The devices of jobs that have been queued for longer than `older_than` seconds: wake-ups may be lost."""
+    query = select(Job.device).where(Job.status == Status.QUEUED, Job.queued_at < database_now() - older_than)
+    return list(session.scalars(query.distinct()))

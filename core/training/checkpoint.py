@@ -103,5 +103,5 @@ def _restore(tree: Any, file: Any) -> Any:
         return file.get_tensor(tree["n"]).numpy().astype(tree["dtype"])
     if "d" in tree:
         return {key: _restore(item, file) for key, item in tree["d"]}
-    items = [_restore(item, file) for item in tree.get("u", tree.get("l"))]
+    items = [_restore(item, file) for item in tree["u" if "u" in tree else "l"]]
     return tuple(items) if "u" in tree else items

@@ -1,0 +1,101 @@
+"""The HTTP application: `uvicorn api.main:app`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
+
+from api import problems
+from api.dependencies import Server
+from api.routes import api_keys, artifacts, files, health, jobs, methods, models, pipelines, watching
+from api.sweeper import sweep_forever
+from core.jobs.database import Database
+from core.jobs.keys import ensure_admin_key
+from core.progress import Publisher, Tail
+from core.settings import Settings, settings
+from core.storage import Storage
+
+DESCRIPTION = """Training as a service that you run yourself. Upload data, submit a job, watch it train, take the
+weights home. Every call but `/healthz` and `/readyz` needs `Authorization: Bearer <key>`."""
+
+
+def create_app(config: Settings) -> FastAPI:
+    """The application with its parts made from `config`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        server = make_server(config)
+        app.state.server = server
+        tasks = [asyncio.create_task(server.tail.run()), asyncio.create_task(sweep_forever(server))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            await server.tail.close()
+            server.publisher.close()
+            server.database.close()
+
+    # Docs come from files beside the app: the docs page works where there is no internet.
+    app = FastAPIOffline(
+        title="Weightworks", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+    )
+    for module in (methods, files, jobs, watching, artifacts, models, pipelines, api_keys, health):
+        app.include_router(module.router)
+    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
+    problems.install(app)
+    app.add_middleware(problems.Headers, max_json_bytes=config.max_request_bytes)
+    _finish_schema(app)
+    return app
+
+
+def make_server(config: Settings) -> Server:
+    """The parts of this process; the admin key of the settings is made known."""
+    database = Database(config.database_url)
+    if config.admin_key is not None:
+        with database.write() as session:
+            ensure_admin_key(session, config.admin_key.get_secret_value())
+    return Server(
+        settings=config,
+        database=database,
+        storage=Storage(config.storage_path),
+        publisher=Publisher(config.redis_url),
+        tail=Tail(config.redis_url),
+    )
+
+
+def _finish_schema(app: FastAPI) -> None:
+    """Have the schema say what errors look like here, at every call, instead of FastAPI's own."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = make()
+            components = schema["components"]["schemas"]
+            components.pop("HTTPValidationError", None)
+            components.pop("ValidationError", None)
+            components["Error"] = problems.envelope_schema()
+            error = {
+                "description": "What was wrong, and what would be right.",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            }
+            for calls in schema["paths"].values():
+                for call in calls.values():
+                    call["responses"].pop("422", None)
+                    call["responses"]["default"] = error
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+app = create_app(settings())

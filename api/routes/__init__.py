@@ -1,0 +1,1 @@
+"""The routes: one file a resource, each a few lines over core."""

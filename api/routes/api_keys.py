@@ -1,0 +1,57 @@
+"""API keys: made, listed, revoked. A key sees one project; `read`, `write` and `admin` say what it may do there."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from api.dependencies import Admin, PageDep, ServerDep
+from api.presenting import key_object, page_of
+from api.schemas import ApiKeyObject, Deleted, ListOf, NewApiKeyObject
+from core.errors import Forbidden
+from core.jobs import keys
+from core.jobs.status import Role
+from core.spec import Frozen
+
+router = APIRouter(prefix="/v1/api_keys", tags=["api keys"])
+
+
+class NewApiKey(Frozen):
+    """What a new key is to be."""
+
+    name: str = Field(min_length=1, max_length=64, description="Whose it is, or what for.")
+    role: Role = Field(Role.WRITE, description="What it may do.")
+    project: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$",
+        description="Name of another project, made if there is none; for admins of the project `default` only.",
+    )
+
+
+@router.post("", status_code=201)
+def create_api_key(body: NewApiKey, caller: Admin, server: ServerDep) -> NewApiKeyObject:
+    """Make a key. It is shown in this answer and never again."""
+    with server.database.write() as session:
+        project_id = caller.project_id
+        if body.project is not None:
+            if caller.project_name != keys.DEFAULT_PROJECT:
+                raise Forbidden("only an admin key of the project 'default' makes keys for other projects")
+            project_id = keys.project_named(session, body.project).id
+        row, key = keys.create_key(session, project_id, name=body.name, role=body.role)
+    return NewApiKeyObject(**key_object(row).model_dump(), key=key)
+
+
+@router.get("")
+def list_api_keys(caller: Admin, server: ServerDep, page: PageDep) -> ListOf[ApiKeyObject]:
+    """The project's keys, without the keys themselves."""
+    with server.database.read() as session:
+        found = keys.list_keys(session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order)
+    return page_of([key_object(key) for key in found], page)
+
+
+@router.delete("/{key_id}")
+def delete_api_key(key_id: str, caller: Admin, server: ServerDep) -> Deleted:
+    """Revoke a key at once."""
+    with server.database.write() as session:
+        keys.delete_key(session, caller.project_id, key_id)
+    return Deleted(id=key_id, object="api_key", deleted=True)

@@ -1,0 +1,118 @@
+"""What a job leaves: checkpoints while it runs, artifacts when it has ended."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from sqlalchemy.orm import Session
+
+from api.dependencies import Caller, PageDep, Reader, Server, ServerDep
+from api.downloads import Download, send, send_archive
+from api.presenting import checkpoint_object, page_of
+from api.routes.files import BINARY, DOWNLOAD, Responses
+from api.schemas import ArtifactObject, ArtifactsObject, CheckpointObject, ListOf
+from core.errors import Conflict, NotFound
+from core.jobs import store
+from core.jobs.models import Artifact, Job
+from core.jobs.status import TERMINAL
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
+
+WEIGHTS = "model.safetensors"
+TAR: Responses = {200: {"content": {"application/x-tar": {"schema": BINARY["application/octet-stream"]["schema"]}}}}
+
+
+@router.get("/checkpoints")
+def list_checkpoints(job_id: str, caller: Reader, server: ServerDep, page: PageDep) -> ListOf[CheckpointObject]:
+    """The job's checkpoints that are kept, the newest first."""
+    with server.database.read() as session:
+        store.get_job(session, caller.project_id, job_id)
+        found = [checkpoint_object(row) for row in store.list_checkpoints(session, job_id)]
+    if page.order == "asc":
+        found.reverse()
+    ids = [checkpoint.id for checkpoint in found]
+    if page.after is not None and page.after not in ids:
+        raise NotFound(f"there is no checkpoint '{page.after}'", param="after")
+    start = ids.index(page.after) + 1 if page.after is not None else 0
+    return page_of(found[start : start + page.limit + 1], page)
+
+
+@router.head("/checkpoints/{checkpoint_id}", include_in_schema=False)
+@router.get("/checkpoints/{checkpoint_id}", response_class=Response, responses=DOWNLOAD)
+def download_checkpoint(
+    job_id: str, checkpoint_id: str, request: Request, caller: Reader, server: ServerDep
+) -> Response:
+    """A checkpoint, also while the job still runs: one safetensors file, the weights under `objects.`."""
+    with server.database.read() as session:
+        store.get_job(session, caller.project_id, job_id)
+        rows = store.list_checkpoints(session, job_id)
+    row = next((row for row in rows if row.id == checkpoint_id), None)
+    if row is None:
+        raise NotFound(f"the job has no checkpoint '{checkpoint_id}' (any more)", param="checkpoint_id")
+    name = f"{job_id}-step-{row.step}.safetensors"
+    return send(request, Download(server.storage.existing(row.key), name, row.bytes, row.sha256))
+
+
+@router.get("/artifacts")
+def list_artifacts(job_id: str, caller: Reader, server: ServerDep) -> ArtifactsObject:
+    """The manifest: every file with its size, SHA-256 and media type."""
+    _, files = _artifacts(server, caller, job_id)
+    data = [
+        ArtifactObject(path=file.path, bytes=file.bytes, sha256=file.sha256, media_type=file.media_type)
+        for file in files
+    ]
+    return ArtifactsObject(data=data, bytes=sum(file.bytes for file in files))
+
+
+@router.head("/artifacts/{path:path}", include_in_schema=False)
+@router.get("/artifacts/{path:path}", response_class=Response, responses=DOWNLOAD)
+def download_artifact(job_id: str, path: str, request: Request, caller: Reader, server: ServerDep) -> Response:
+    """One file of the manifest."""
+    return _send(server, caller, job_id, path, request)
+
+
+@router.head("/weights", include_in_schema=False)
+@router.get("/weights", response_class=Response, responses=DOWNLOAD)
+def download_weights(job_id: str, request: Request, caller: Reader, server: ServerDep) -> Response:
+    """The weights: `model.safetensors`."""
+    return _send(server, caller, job_id, WEIGHTS, request)
+
+
+@router.head("/archive", include_in_schema=False)
+@router.get("/archive", response_class=Response, responses=TAR)
+def download_archive(job_id: str, request: Request, caller: Reader, server: ServerDep) -> Response:
+    """All artifacts as one tar; its length is known beforehand."""
+    job, files = _artifacts(server, caller, job_id)
+    if not files:
+        raise _nothing_yet(job)
+    return send_archive(request, [_download(server, file) for file in files], name=job_id)
+
+
+def _send(server: Server, caller: Caller, job_id: str, path: str, request: Request) -> Response:
+    job, files = _artifacts(server, caller, job_id)
+    found = next((file for file in files if file.path == path), None)
+    if found is None and not files:
+        raise _nothing_yet(job)
+    if found is None:
+        names = ", ".join(file.path for file in files[:20])
+        raise NotFound(f"the job has no artifact '{path[:200]}'; it has {names}", param="path")
+    return send(request, _download(server, found))
+
+
+def _download(server: Server, file: Artifact) -> Download:
+    return Download(server.storage.existing(file.key), file.path, file.bytes, file.sha256, file.media_type)
+
+
+def _artifacts(server: Server, caller: Caller, job_id: str) -> tuple[Job, list[Artifact]]:
+    with server.database.read() as session:
+        return _read(session, caller, job_id)
+
+
+def _read(session: Session, caller: Caller, job_id: str) -> tuple[Job, list[Artifact]]:
+    return store.get_job(session, caller.project_id, job_id), store.list_artifacts(session, job_id)
+
+
+def _nothing_yet(job: Job) -> Conflict | NotFound:
+    if job.status in TERMINAL:
+        return NotFound(f"the job {job.status} without artifacts; it may have checkpoints", param="job_id")
+    return Conflict(f"the job is {job.status}: artifacts come at its end, checkpoints while it runs", param="job_id")

@@ -1,0 +1,48 @@
+"""Whether the server is alive, and whether what it needs can be reached."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.dependencies import ServerDep
+from api.schemas import HealthObject
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def alive() -> HealthObject:
+    """The process answers."""
+    return HealthObject(status="ok", checks={})
+
+
+@router.get("/readyz", responses={503: {"model": HealthObject}})
+def ready(server: ServerDep, response: Response) -> HealthObject:
+    """Database, Redis and storage can be reached; 503 and which one cannot."""
+    checks = {"database": _database(server), "redis": _redis(server), "storage": _storage(server)}
+    is_ready = all(answer == "ok" for answer in checks.values())
+    response.status_code = 200 if is_ready else 503
+    return HealthObject(status="ok" if is_ready else "unavailable", checks=checks)
+
+
+def _database(server: ServerDep) -> str:
+    try:
+        with server.database.read() as session:
+            session.execute(text("SELECT id FROM projects LIMIT 1"))
+    except SQLAlchemyError as error:
+        return f"unreachable: {type(error).__name__}"
+    return "ok"
+
+
+def _redis(server: ServerDep) -> str:
+    return "ok" if server.publisher.ping() else "unreachable"
+
+
+def _storage(server: ServerDep) -> str:
+    try:
+        server.storage.check()
+    except OSError as error:
+        return f"not writable: {error.strerror}"
+    return "ok"

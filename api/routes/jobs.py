@@ -1,0 +1,121 @@
+"""Jobs: submitted, previewed, listed, looked at, cancelled, tried again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Body, Query, Request
+from sqlalchemy.orm import Session
+
+from api import submission
+from api.dependencies import PageDep, Reader, ServerDep, Writer
+from api.idempotency import IdempotencyKey, submit_once
+from api.presenting import job_object, page_of
+from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
+from core.catalog import job_spec
+from core.jobs import store
+from core.jobs.status import Status
+from core.spec import MethodSpec
+
+if TYPE_CHECKING:
+    SpecBody = MethodSpec
+else:
+    SpecBody = Annotated[job_spec(), Body()]
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post("", status_code=202)
+def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, idempotency_key: IdempotencyKey = None) -> JobObject:
+    """Submit a job: a method, a data set, and what the method's spec allows."""
+
+    def make(session: Session) -> str:
+        checked = submission.check_submission(session, caller.project_id, spec)
+        return submission.submit(session, caller.project_id, checked, max_attempts=server.settings.max_attempts).id
+
+    job_id, session = submit_once(server, caller, idempotency_key, spec.model_dump(mode="json"), make)
+    server.announce(session, wake=spec.device)
+    return _job(server, caller, job_id)
+
+
+@router.post("/preview")
+def preview_job(spec: SpecBody, caller: Reader, server: ServerDep) -> PreviewObject:
+    """A dry run: the spec with its defaults, the data set's profile, an estimate. Nothing is stored."""
+    with server.database.read() as session:
+        checked = submission.check_submission(session, caller.project_id, spec)
+    estimate = EstimateObject(
+        steps=submission.estimate_steps(spec, checked.profile), memory_bytes=None, artifact_bytes=None, seconds=None
+    )
+    return PreviewObject(spec=spec.model_dump(mode="json"), profile=checked.profile.as_dict(), estimate=estimate)
+
+
+@router.get(
+    "",
+    openapi_extra={
+        "parameters": [
+            {
+                "name": "metadata",
+                "in": "query",
+                "style": "deepObject",
+                "explode": True,
+                "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+                "description": "Only jobs with these pairs: metadata[key]=value.",
+            }
+        ]
+    },
+)
+def list_jobs(
+    request: Request,
+    caller: Reader,
+    server: ServerDep,
+    page: PageDep,
+    status: Annotated[list[Status], Query(description="Only jobs in one of these states.")] = [],  # noqa: B006
+    method: Annotated[str | None, Query(max_length=64, description="Only jobs of this method.")] = None,
+) -> ListOf[JobObject]:
+    """The project's jobs."""
+    wanted = {
+        name[len("metadata[") : -1]: value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+    with server.database.read() as session:
+        jobs = store.list_jobs(
+            session,
+            caller.project_id,
+            statuses=status,
+            method=method,
+            metadata=wanted,
+            after=page.after,
+            limit=page.limit + 1,
+            order=page.order,
+        )
+        return page_of([job_object(session, job) for job in jobs], page)
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, caller: Reader, server: ServerDep) -> JobObject:
+    """One job: its state, how far it is, why it waits, what went wrong."""
+    return _job(server, caller, job_id)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
+    """Stop a job; what it learned until then can be downloaded."""
+    with server.database.write() as session:
+        store.cancel_job(session, caller.project_id, job_id)
+    server.announce(session)
+    return _job(server, caller, job_id)
+
+
+@router.post("/{job_id}/retry")
+def retry_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
+    """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+    with server.database.write() as session:
+        job = store.retry_job(session, caller.project_id, job_id)
+    server.announce(session, wake=job.device)
+    return _job(server, caller, job_id)
+
+
+def _job(server: ServerDep, caller: Reader, job_id: str) -> JobObject:
+    with server.database.read() as session:
+        return job_object(session, store.get_job(session, caller.project_id, job_id))

@@ -1,0 +1,46 @@
+"""Models: what training made, and base models that were uploaded."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from api.dependencies import PageDep, Reader, ServerDep, Writer
+from api.presenting import model_object, page_of
+from api.routes.files import delete_file
+from api.schemas import Deleted, ListOf, ModelObject
+from core.jobs import trained_models
+from core.jobs.models import File
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("")
+def list_models(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[ModelObject]:
+    """The project's models, trained and uploaded."""
+    with server.database.read() as session:
+        found = trained_models.list_models(
+            session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
+        )
+    return page_of([model_object(model) for model in found], page)
+
+
+@router.get("/{model_id}")
+def get_one_model(model_id: str, caller: Reader, server: ServerDep) -> ModelObject:
+    """One model: where it comes from, what it reached, how large it is."""
+    with server.database.read() as session:
+        return model_object(trained_models.find_model(session, caller.project_id, model_id))
+
+
+@router.delete("/{model_id}")
+def delete_model(model_id: str, caller: Writer, server: ServerDep) -> Deleted:
+    """Delete a model and its files; 409 while an unfinished job starts from it."""
+    with server.database.read() as session:
+        model = trained_models.find_model(session, caller.project_id, model_id)
+    if isinstance(model, File):
+        delete_file(model_id, caller, server)
+        return Deleted(id=model_id, object="model", deleted=True)
+    with server.database.write() as session:
+        keys = trained_models.delete_trained_model(session, caller.project_id, model_id)
+    for key in keys:
+        server.storage.delete(key)
+    return Deleted(id=model_id, object="model", deleted=True)

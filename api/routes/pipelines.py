@@ -1,0 +1,103 @@
+"""Pipelines: several jobs at once, one taking the weights of another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from api import submission
+from api.dependencies import Caller, PageDep, Reader, ServerDep, Writer
+from api.idempotency import IdempotencyKey, submit_once
+from api.presenting import page_of, pipeline_object
+from api.schemas import ListOf, PipelineObject
+from core.catalog import job_spec
+from core.errors import WeightworksError
+from core.jobs import store
+from core.spec import Frozen, JobReference, MethodSpec, models_of
+
+router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
+
+LocalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+if TYPE_CHECKING:
+    AnySpec = MethodSpec
+else:
+    AnySpec = job_spec()
+
+
+class PipelineRequest(Frozen):
+    """Job specs by local names; a spec names another's weights by `{"job": "<local name>"}`."""
+
+    model_config = ConfigDict(title="PipelineRequest")
+
+    name: str | None = Field(None, min_length=1, max_length=64, description="What to call the pipeline.")
+    jobs: Annotated[dict[LocalName, AnySpec], Field(min_length=1, max_length=50)] = Field(
+        description="The jobs, in any order."
+    )
+
+
+@router.post("", status_code=202)
+def submit_pipeline(
+    body: PipelineRequest, caller: Writer, server: ServerDep, idempotency_key: IdempotencyKey = None
+) -> PipelineObject:
+    """Submit several jobs at once, all or none; each waits for the weights that it needs."""
+
+    def make(session: Session) -> str:
+        return _create(session, caller, body, max_attempts=server.settings.max_attempts)
+
+    pipeline_id, session = submit_once(server, caller, idempotency_key, body.model_dump(mode="json"), make)
+    for index, device in enumerate(sorted({spec.device for spec in body.jobs.values()})):
+        server.announce(session if index == 0 else None, wake=device)
+    return get_pipeline(pipeline_id, caller, server)
+
+
+def _create(session: Session, caller: Caller, body: PipelineRequest, *, max_attempts: int) -> str:
+    pipeline = store.create_pipeline(session, caller.project_id, name=body.name)
+    made: dict[str, str] = {}
+    for name in submission.in_order_of_need(body.jobs):
+        spec = _with_job_ids(body.jobs[name], made)
+        try:
+            checked = submission.check_submission(session, caller.project_id, spec)
+        except WeightworksError as error:
+            error.param = f"jobs.{name}.{error.param}" if error.param else f"jobs.{name}"
+            raise
+        job = submission.submit(
+            session,
+            caller.project_id,
+            checked,
+            max_attempts=max_attempts,
+            pipeline_id=pipeline.id,
+            pipeline_step=name,
+        )
+        made[name] = job.id
+    return pipeline.id
+
+
+def _with_job_ids(spec: MethodSpec, made: dict[str, str]) -> MethodSpec:
+    """The spec with local names replaced by the ids of the jobs that were just made."""
+    changes: dict[str, Any] = {
+        field: JobReference(job=made[reference.job])
+        for field, reference in models_of(spec).items()
+        if isinstance(reference, JobReference) and reference.job in made
+    }
+    return spec.model_copy(update=changes)
+
+
+@router.get("")
+def list_pipelines(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[PipelineObject]:
+    """The project's pipelines."""
+    with server.database.read() as session:
+        found = store.list_pipelines(
+            session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
+        )
+        return page_of([pipeline_object(session, pipeline) for pipeline in found], page)
+
+
+@router.get("/{pipeline_id}")
+def get_pipeline(pipeline_id: str, caller: Reader, server: ServerDep) -> PipelineObject:
+    """A pipeline, its jobs by their local names."""
+    with server.database.read() as session:
+        return pipeline_object(session, store.get_pipeline(session, caller.project_id, pipeline_id))

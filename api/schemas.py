@@ -1,0 +1,292 @@
+"""What the API answers, as pydantic models: the OpenAPI schema is made from these, so it is exact."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.jobs.status import Role, Status
+
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class Answer(BaseModel):
+    """An answer: what is declared, all of it, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+
+
+class ListOf(Answer, Generic[Item]):
+    """A page of a list."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(Answer):
+    """Something is gone."""
+
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+class MethodObject(Answer):
+    """A training method."""
+
+    id: str
+    object: Literal["method"] = "method"
+    summary: str
+    description: str
+    paper: str
+    reads: list[str] = Field(description="Kinds of data set it takes.")
+    opens_with: str = Field(description="What its artifacts open with.")
+    example: dict[str, Any] = Field(description="A spec that runs on the example data set.")
+    example_needs: dict[str, dict[str, Any]] = Field(description="Jobs whose models the example needs, by field.")
+    spec_schema: dict[str, Any] = Field(description="JSON schema of its spec.")
+
+
+class MethodSummary(Answer):
+    """A training method, in a list."""
+
+    id: str
+    object: Literal["method"] = "method"
+    summary: str
+    reads: list[str]
+
+
+class FileObject(Answer):
+    """An uploaded file."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["processed"] = "processed"
+    status_details: str | None = None
+    sha256: str
+    kind: str | None = Field(description="table, images, text, audio, conversations, preferences; null for a model.")
+    profile: dict[str, Any] | None = Field(description="What was found inside.")
+
+
+class ProgressObject(Answer):
+    """How far a job is."""
+
+    step: int
+    total: int | None
+    fraction: float | None
+    rate: float | None = Field(description="Steps a second.")
+    estimated_finish: int | None
+
+
+class NeededJob(Answer):
+    """A job whose weights another one takes."""
+
+    field: str
+    job: str
+    status: Status
+
+
+class WaitingObject(Answer):
+    """Why a queued job does not run yet."""
+
+    reason: str
+    position: int | None = Field(description="1: it is next.")
+    ahead: int | None
+    needs: list[NeededJob]
+    worker: str = Field(description="The device that it needs a worker for.")
+
+
+class AttemptObject(Answer):
+    """One attempt at a job."""
+
+    attempt: int
+    fence: int
+    worker: str
+    started_at: int
+    ended_at: int | None
+    outcome: str | None
+
+
+class ErrorBody(BaseModel):
+    """What went wrong."""
+
+    model_config = ConfigDict(extra="allow")
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class JobObject(Answer):
+    """A job."""
+
+    id: str
+    object: Literal["job"] = "job"
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    method: str
+    name: str | None
+    status: Status
+    spec: dict[str, Any]
+    metadata: dict[str, str]
+    priority: int
+    progress: ProgressObject | None
+    metrics: dict[str, float]
+    waiting: WaitingObject | None
+    attempt: int
+    max_attempts: int
+    attempts: list[AttemptObject]
+    cancel_requested: bool
+    error: ErrorBody | None
+    lineage: dict[str, Any]
+    model: str | None
+    pipeline: str | None
+    pipeline_step: str | None
+
+
+class EstimateObject(Answer):
+    """What a job would take; null where it cannot be told beforehand."""
+
+    steps: int | None
+    memory_bytes: int | None
+    artifact_bytes: int | None
+    seconds: float | None
+
+
+class PreviewObject(Answer):
+    """A job that was not submitted."""
+
+    object: Literal["job.preview"] = "job.preview"
+    spec: dict[str, Any]
+    profile: dict[str, Any]
+    estimate: EstimateObject
+
+
+class EventObject(Answer):
+    """Something that happened to a job."""
+
+    id: str = Field(description="<fence>-<seq>: its place in the job's stream.")
+    object: Literal["job.event"] = "job.event"
+    type: str = Field(description="status, message, metrics, checkpoint or log.")
+    level: str
+    message: str
+    created_at: float
+    data: dict[str, Any]
+
+
+class SeriesObject(Answer):
+    """One metric over the steps."""
+
+    name: str
+    steps: list[int]
+    values: list[float]
+
+
+class MetricsObject(Answer):
+    """A job's metrics as series."""
+
+    object: Literal["job.metrics"] = "job.metrics"
+    series: list[SeriesObject]
+
+
+class LogLine(Answer):
+    """A line of the trainer's own output."""
+
+    id: str
+    object: Literal["job.log"] = "job.log"
+    attempt: int
+    created_at: float
+    line: str
+
+
+class CheckpointObject(Answer):
+    """A checkpoint."""
+
+    id: str
+    object: Literal["job.checkpoint"] = "job.checkpoint"
+    created_at: int
+    job: str
+    step: int
+    bytes: int
+    sha256: str
+    metrics: dict[str, float]
+
+
+class ArtifactObject(Answer):
+    """A file that a job made."""
+
+    path: str
+    object: Literal["job.artifact"] = "job.artifact"
+    bytes: int
+    sha256: str
+    media_type: str
+
+
+class ArtifactsObject(Answer):
+    """All files that a job made."""
+
+    object: Literal["list"] = "list"
+    data: list[ArtifactObject]
+    bytes: int
+
+
+class ModelObject(Answer):
+    """A model: one that a job made, or an uploaded base model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    created_at: int
+    owned_by: str
+    name: str | None
+    method: str | None
+    job: str | None
+    bytes: int
+    metrics: dict[str, float]
+    lineage: dict[str, Any]
+
+
+class PipelineObject(Answer):
+    """Jobs that were posted together."""
+
+    id: str
+    object: Literal["pipeline"] = "pipeline"
+    created_at: int
+    name: str | None
+    status: Status
+    jobs: dict[str, JobObject]
+
+
+class ApiKeyObject(Answer):
+    """An API key, without the key."""
+
+    id: str
+    object: Literal["api_key"] = "api_key"
+    name: str
+    role: Role
+    project: str
+    hint: str
+    created_at: int
+
+
+class NewApiKeyObject(ApiKeyObject):
+    """An API key just made: the only time that `key` is shown."""
+
+    key: str
+
+
+class HealthObject(Answer):
+    """Whether the server is well."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]

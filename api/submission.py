@@ -1,0 +1,121 @@
+"""From a request's body to a queued job: everything that can be refused is refused here, before anything is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.catalog import method_named
+from core.data.profile import Profile
+from core.errors import InvalidData, InvalidSpec
+from core.jobs.files import BASE_MODEL, lock_file
+from core.jobs.inputs import get_model
+from core.jobs.models import Job
+from core.jobs.status import Status
+from core.jobs.store import create_job, get_job
+from core.registry import Method
+from core.spec import JobReference, MethodSpec, TrainingSpec, files_of, models_of
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A spec whose files and models exist and fit."""
+
+    spec: MethodSpec
+    profile: Profile
+    needs: Mapping[str, str]
+
+
+def check_submission(
+    session: Session, project_id: str, spec: MethodSpec, *, local_jobs: Mapping[str, str] | None = None
+) -> Checked:
+    """Check all that a spec names.
+
+    `local_jobs`: a pipeline's local names to job ids. Raises InvalidSpec, InvalidData or NotFound, naming the field.
+    """
+    method = method_named(spec.method)
+    profile = None
+    for field, file_id in files_of(spec).items():
+        found = _data_set(session, project_id, file_id, field, method)
+        profile = found if field == "dataset" else profile
+        if field != "dataset" and profile is not None and found.kind is not profile.kind:
+            raise InvalidSpec(f"{field} is {found.kind} and the data set is {profile.kind}: give the same", param=field)
+    assert profile is not None  # noqa: S101 - every spec has a data set
+    if method.check is not None:
+        method.check(spec, profile)
+    return Checked(spec, profile, _models(session, project_id, spec, local_jobs or {}))
+
+
+def _data_set(session: Session, project_id: str, file_id: str, field: str, method: Method) -> Profile:
+    file = lock_file(session, project_id, file_id, param=field)
+    if file.profile is None:
+        raise InvalidSpec(f"{file_id} is an uploaded model, not a data set", param=field)
+    profile = Profile.from_dict(file.profile)
+    if profile.kind not in method.reads:
+        kinds = ", ".join(method.reads)
+        raise InvalidSpec(f"{file_id} holds {profile.kind}, and {method.name} reads {kinds}", param=field)
+    if profile.examples == 0:
+        raise InvalidData("the data set is empty", param=field)
+    return profile
+
+
+def _models(session: Session, project_id: str, spec: MethodSpec, local_jobs: Mapping[str, str]) -> dict[str, str]:
+    needs = {}
+    for field, reference in models_of(spec).items():
+        if isinstance(reference, JobReference):
+            needs[field] = local_jobs.get(reference.job, reference.job)
+            job = get_job(session, project_id, needs[field], param=field)
+            if job.status in (Status.FAILED, Status.CANCELLED):
+                raise InvalidSpec(f"{job.id} is {job.status} and has no weights to give: retry it first", param=field)
+        elif reference.startswith("file-"):
+            file = lock_file(session, project_id, reference, param=field)
+            if file.purpose != BASE_MODEL:
+                raise InvalidSpec(f"{reference} is a data set; upload a model with purpose '{BASE_MODEL}'", param=field)
+        else:
+            get_model(session, project_id, reference, param=field)
+    return needs
+
+
+def submit(session: Session, project_id: str, checked: Checked, *, max_attempts: int, **pipeline: Any) -> Job:
+    """Write the job of a checked spec."""
+    return create_job(
+        session, project_id=project_id, spec=checked.spec, max_attempts=max_attempts, needs=checked.needs, **pipeline
+    )
+
+
+def in_order_of_need(specs: Mapping[str, MethodSpec]) -> list[str]:
+    """The local names of a pipeline so that each comes behind those that it needs; raises InvalidSpec for a circle."""
+    order: list[str] = []
+    waiting = dict.fromkeys(specs)
+    while waiting:
+        ready = [name for name in waiting if not (local_needs(specs[name], specs) - set(order))]
+        if not ready:
+            raise InvalidSpec(f"these jobs need each other in a circle: {', '.join(waiting)}", param="jobs")
+        for name in ready:
+            del waiting[name]
+        order += ready
+    return order
+
+
+def local_needs(spec: MethodSpec, names: Mapping[str, Any]) -> set[str]:
+    """The local names that a pipeline's spec refers to."""
+    return {
+        reference.job
+        for reference in models_of(spec).values()
+        if isinstance(reference, JobReference) and reference.job in names
+    }
+
+
+def estimate_steps(spec: MethodSpec, profile: Profile) -> int | None:
+    """The steps a job will make, where its spec and the number of examples tell."""
+    if not isinstance(spec, TrainingSpec):
+        return None
+    if spec.steps is not None:
+        return spec.steps
+    examples = profile.examples
+    if spec.validation_fraction is not None:
+        examples -= min(max(1, round(examples * spec.validation_fraction)), examples - 1)
+    return -(-examples // min(spec.batch_size, examples)) * (spec.epochs or 1)

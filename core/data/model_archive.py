@@ -1,0 +1,105 @@
+"""Uploaded models: a zip or tar of a Hugging Face folder, with safetensors weights only."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from core.data.archives import Container, Member, read_members
+from core.data.compression import Limits, open_data
+from core.data.problems import Problems
+from core.data.recognise import is_tar
+from core.errors import InvalidData
+
+CONFIG = "config.json"
+MAX_CONFIG_BYTES = 2**20
+MAX_MEMBERS = 1000
+# What a model folder may bring: data. Everything else (pickled weights, Python files) is left out, never executed.
+KEPT = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".csv", ".png"})
+PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib"})
+
+
+def inspect_model_archive(path: Path, *, max_unpacked_bytes: int = 256 * 2**30) -> None:
+    """Check that the archive holds one model folder with a config.json and safetensors weights; raises InvalidData."""
+    problems = Problems()
+    root = _root(path, max_unpacked_bytes)
+    has_weights = False
+    for name, member in _below(root, path, problems, max_unpacked_bytes):
+        suffix = PurePosixPath(name).suffix.lower()
+        has_weights = has_weights or suffix == ".safetensors"
+        if suffix in PICKLED:
+            problems.add(member.name, "pickled weights are not read: save the model with safetensors")
+        elif name == CONFIG:
+            _check_config(member, problems)
+    if not has_weights:
+        problems.add(root or "the archive", "holds no .safetensors file: save the model with safetensors")
+    problems.check()
+
+
+def unpack_model_archive(path: Path, folder: Path, *, max_unpacked_bytes: int = 256 * 2**30) -> None:
+    """Unpack the model into `folder`, which is whole or absent afterwards; raises InvalidData.
+
+    Only files of kinds that hold data are taken.
+    """
+    if folder.exists():
+        return
+    problems = Problems()
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, member in _below(_root(path, max_unpacked_bytes), path, problems, max_unpacked_bytes):
+        if PurePosixPath(name).suffix.lower() in KEPT:
+            target = partial / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file)
+    problems.check()
+    partial.replace(folder)
+
+
+def _root(path: Path, max_unpacked_bytes: int) -> str:
+    """The folder in the archive that holds the outermost config.json."""
+    problems = Problems()
+    members = read_members(path, _container(path), problems, _limits(max_unpacked_bytes))
+    found = [name for member in members if PurePosixPath(name := member.name).name == CONFIG]
+    problems.check()
+    if not found:
+        raise InvalidData("the archive has no config.json: send a zip or tar of a Hugging Face model folder")
+    outermost = min(found, key=lambda name: (name.count("/"), name))
+    return outermost.rpartition("/")[0]
+
+
+def _below(root: str, path: Path, problems: Problems, max_unpacked_bytes: int) -> Iterator[tuple[str, Member]]:
+    """The members inside the model's folder, each with its path in there."""
+    start = f"{root}/" if root else ""
+    for member in read_members(path, _container(path), problems, _limits(max_unpacked_bytes)):
+        if member.name.startswith(start):
+            yield member.name.removeprefix(start), member
+
+
+def _check_config(member: Member, problems: Problems) -> None:
+    try:
+        config = json.loads(member.read(MAX_CONFIG_BYTES))
+    except (ValueError, RecursionError) as error:
+        problems.add(member.name, f"is not JSON: {error}")
+        return
+    if not isinstance(config, dict) or "model_type" not in config:
+        problems.add(member.name, "names no model_type: it is not a Hugging Face model's")
+    elif "auto_map" in config:
+        problems.add(member.name, "needs Python code of its own (auto_map), which is never run here")
+
+
+def _container(path: Path) -> Container:
+    with path.open("rb") as file:
+        if file.read(4).startswith(b"PK\x03\x04"):
+            return "zip"
+    with open_data(path) as stream:
+        if is_tar(stream.read(1024)):
+            return "tar"
+    raise InvalidData("a base model is sent as a zip or tar of its folder")
+
+
+def _limits(max_unpacked_bytes: int) -> Limits:
+    return Limits(unpacked_bytes=max_unpacked_bytes, members=MAX_MEMBERS)

@@ -1,0 +1,90 @@
+"""Uploaded files: their rows; the content lies in storage under its hash, once, whoever uploaded it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import String, cast, exists, select
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict
+from core.jobs.inputs import get_file
+from core.jobs.models import File, Job, new_id
+from core.jobs.status import TERMINAL
+from core.jobs.store import Order, page
+
+BASE_MODEL = "base-model"
+
+
+def add_file(
+    session: Session,
+    project_id: str,
+    *,
+    filename: str,
+    purpose: str,
+    size: int,
+    sha256: str,
+    profile: Mapping[str, Any] | None,
+) -> File:
+    """Write the row of a file whose content is in storage."""
+    file = File(
+        id=new_id("file"),
+        project_id=project_id,
+        filename=filename,
+        purpose=purpose,
+        bytes=size,
+        sha256=sha256,
+        profile=None if profile is None else dict(profile),
+        created_at=int(time.time()),
+    )
+    session.add(file)
+    session.flush()
+    return file
+
+
+def list_files(
+    session: Session,
+    project_id: str,
+    *,
+    purpose: str | None = None,
+    after: str | None = None,
+    limit: int = 20,
+    order: Order = "desc",
+) -> list[File]:
+    """The project's files by (created_at, id), after the one named; raises NotFound for an unknown cursor."""
+    cursor = get_file(session, project_id, after, param="after") if after else None
+    query = select(File).where(File.project_id == project_id)
+    if purpose is not None:
+        query = query.where(File.purpose == purpose)
+    return list(session.scalars(page(query, File, cursor=cursor, limit=limit, order=order)))
+
+
+def lock_file(session: Session, project_id: str, file_id: str, *, param: str) -> File:
+    """The project's file, which nobody deletes until the transaction ends; raises NotFound."""
+    session.get(File, file_id, with_for_update={"read": True})
+    return get_file(session, project_id, file_id, param=param)
+
+
+def delete_file(session: Session, project_id: str, file_id: str) -> File:
+    """Delete the row; raises Conflict, naming the job, while a job that has not ended needs it."""
+    session.get(File, file_id, with_for_update=True)
+    file = get_file(session, project_id, file_id)
+    refuse_while_needed(session, project_id, file_id)
+    session.delete(file)
+    session.flush()
+    return file
+
+
+def is_content_used(session: Session, sha256: str) -> bool:
+    """Whether any file, of whatever project, has this content."""
+    return bool(session.scalar(select(exists().where(File.sha256 == sha256))))
+
+
+def refuse_while_needed(session: Session, project_id: str, reference: str) -> None:
+    """Raise Conflict if the spec of a job that has not ended names this file or model."""
+    live = select(Job.id, Job.spec, Job.status).where(Job.project_id == project_id, Job.status.not_in(TERMINAL))
+    for job_id, spec, status in session.execute(live.where(cast(Job.spec, String).contains(reference))):
+        if reference in spec.values():
+            raise Conflict(f"{job_id}, which is {status}, needs '{reference}'; cancel it first", code="in_use")
