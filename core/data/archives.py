@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import struct
 import tarfile
@@ -65,6 +66,10 @@ def read_members(
         yield from (_zip_members if container == "zip" else _tar_members)(path, problems, limits)
     except _DAMAGE as error:
         raise InvalidData(f"the {container} archive is damaged or cut short ({error})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise InvalidData("the archive is damaged: its directory points before its beginning") from error
 
 
 @contextmanager
@@ -93,6 +98,8 @@ def _zip_members(path: Path, problems: Problems, limits: Limits) -> Iterator[Mem
                     problems.add(name, "a link or a device; archives may hold only files and folders")
                 elif info.flag_bits & 1:
                     problems.add(name, "encrypted: send the archive without a password")
+                elif info.header_offset < 0:
+                    problems.add(name, "damaged: the archive's directory points before its beginning")
                 else:
                     yield Member(name, info.file_size, _zip_opener(archive, info))
 

@@ -45,7 +45,7 @@ class ParquetFile:
 
     def _read_sample(self, file: pq.ParquetFile) -> dict[str, list[object]]:
         batch = next(file.iter_batches(batch_size=SAMPLE_ROWS, columns=self._plain()), None)
-        values = batch.to_pydict() if batch is not None else {}
+        values = {name: _values(batch.column(name), name, 0, Problems()) for name in self._plain()} if batch else {}
         # a column of lists or the like shows as its type, which is neither a number nor words
         return {
             name: values.get(name, [self.schema.field(name).type] if name not in self._plain() else [])
@@ -68,7 +68,8 @@ class ParquetFile:
         """Each row's values of these columns, rows counted from 1."""
         number = 0
         for batch in self._batches(names, _OBJECT_ROWS):
-            for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+            columns = [_values(batch.column(name), name, number, problems) for name in names]
+            for values in zip(*columns, strict=True):
                 number += 1
                 yield f"row {number}", values
 
@@ -81,7 +82,7 @@ class ParquetFile:
             block = np.empty((batch.num_rows, len(features)), dtype=np.float32)
             for index, name in enumerate(features):
                 block[:, index] = _numbers(batch.column(name))
-            yield block, batch.column(label).to_pylist() if label else None
+            yield block, _labels(batch.column(label)) if label else None
 
     def _batches(self, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         with self._open() as file:
@@ -97,7 +98,7 @@ class ParquetFile:
                     thrift_container_size_limit=2**22,
                     page_checksum_verification=True,
                 )
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise InvalidData(f"the Parquet file is damaged or cut short: {error!s:.200}") from error
 
 
@@ -106,6 +107,27 @@ def _is_bytes(kind: pa.DataType) -> bool:
         index = kind.get_field_index("bytes")
         return index >= 0 and _is_bytes(kind.field(index).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _values(column: pa.Array, name: str, start: int, problems: Problems) -> list[object]:
+    """The column as Python's values; raises InvalidData for strings that are not UTF-8, which Arrow does not check."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        for row, value in enumerate(column, start + 1):
+            try:
+                value.as_py()
+            except UnicodeDecodeError:
+                problems.add(f"row {row}, column {name!r}", "not UTF-8")
+        problems.check()
+        raise
+
+
+def _labels(column: pa.Array) -> list[object]:
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError as error:
+        raise Unclean from error
 
 
 def _numbers(column: pa.Array) -> npt.NDArray[Any]:

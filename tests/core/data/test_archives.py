@@ -103,13 +103,19 @@ def test_a_member_that_lies_about_its_size(write, as_zip, image):
     assert "damaged or cut short" in _told(write, bytes(content))[0]
 
 
+def test_a_directory_that_points_nowhere(write, as_zip, image):
+    content = as_zip({"a.png": image()})
+    assert _told(write, content[:40] + content[49:])[0].startswith("a.png: damaged")
+    assert "damaged" in _told(write, content[:-8] + b"\xff\xff\0\0" + content[-4:])[0]  # it lies about its offset
+
+
 def test_bombs(write, as_zip, as_tar):
-    zeros = bytes(80 * 2**20)
+    zeros = bytes(66 * 2**20)
     for content in (as_zip({"a.png": zeros}), gzip.compress(as_tar({"a.png": zeros}))):
         with pytest.raises(TooLarge, match="over 200 times its size"):
             inspect(write(content))
     with pytest.raises(TooLarge, match="over 200 times its size"):
-        inspect(write(zstandard.compress(b"1,2\n" * (20 * 2**20))))
+        inspect(write(zstandard.compress(b"1,2\n" * (17 * 2**20))))
 
 
 def test_limits_on_what_is_unpacked(write, as_zip, as_tar, image):

@@ -180,6 +180,12 @@ WRONG = {
     "jsonl, list": ('{"a":[1,2]}\n{"a":[1,2]}\n', ["column 'a': holds [1, 2] and not numbers"]),
     "parquet, null": (_parquet({"a": [1.0, None, 3.0], "b": [1, 2, 3]}), ["row 2, column 'a': empty"]),
     "parquet, nan": (_parquet({"a": [1.0, float("nan")]}), ["row 2, column 'a': nan is not a finite number"]),
+    "parquet, not UTF-8": (
+        _parquet({"a": [1.0, 2.0], "label": ["xxxx", "yyyy"]}, compression="none", use_dictionary=False).replace(
+            b"yyyy", b"y\xff\xffy"
+        ),
+        ["row 2, column 'label': not UTF-8"],
+    ),
     "parquet, list": (_parquet({"a": [[1.0], [2.0]]}), ["column 'a': holds"]),
     "parquet, cut": (_parquet({"a": [1.0, 2.0]})[:-9], ["the Parquet file is damaged or cut short"]),
     "parquet, empty": (_parquet({"a": np.zeros(0)}), ["the table has no rows"]),
@@ -238,7 +244,7 @@ def test_problems_end_with_the_hundredth(write, told):
 
 
 def test_a_late_mistake_is_told_by_its_line(write, told):
-    assert told(write("a,b\n" + "1,2\n" * 200_000 + "3,x\n")) == ["line 200002, column 'b': 'x' is not a number"]
+    assert told(write("a,b\n" + "1,2\n" * 100_000 + "3,x\n")) == ["line 100002, column 'b': 'x' is not a number"]
 
 
 def test_a_late_row_that_only_the_careful_reader_takes(write):
