@@ -14,6 +14,7 @@ from core.data.examples import write_images
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData, InvalidSpec
 from core.methods import classification
+from core.networks.answers import Answers, answer, answer_all, vectors
 from core.networks.architectures import Architecture, check_kind
 from core.networks.building import build_classifier
 from core.networks.classifier import Classifier
@@ -36,8 +37,6 @@ from core.training.labelled import (
 )
 from core.training.optimization import EarlyStopping, adamw, gradient_scaler, schedule, update
 from core.training.run import Run
-
-ROWS_AT_ONCE = 256
 
 
 class DistillationSpec(LabelledSpec):
@@ -111,6 +110,11 @@ def answer_loss(
     return loss if alpha == 1 else loss + (1 - alpha) * functional.cross_entropy(logits, labels, reduction="none")
 
 
+def feature_loss(features: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference between [rows, width] features, already projected, and the teacher's, [rows]."""
+    return (features - teacher).square().mean(1)
+
+
 @method(
     reads=KINDS,
     paper="Hinton, Vinyals & Dean 2015, Distilling the knowledge in a neural network; features: Romero et al. 2015, "
@@ -139,11 +143,13 @@ def train(spec: DistillationSpec, run: Run) -> Mapping[str, float]:
     training, validation = read_data(spec, teacher, run)
     student = open_student(spec, teacher, training, run).on(run.device)
     alpha = spec.alpha or (1.0 if training.labels is None else 0.9)
-    lesson = prepare_lesson(teacher, student, training, run)
-    exam = None if validation is None else prepare_lesson(teacher, student, validation, run)
+    lesson, exam = new_lesson(teacher, student, training, run), None
+    if validation is not None:
+        exam = new_lesson(teacher, student, validation, run).answered(teacher, spec)
     projection = new_projection(spec, teacher, student, lesson).to(run.device)
     batches = Batches.of(len(training), spec)
-    remembered = lesson.answers(teacher, spec) if should_remember(spec, batches) else None
+    if should_answer_once(spec, batches):
+        lesson = lesson.answered(teacher, spec)
     optimizer = adamw([*student.network.parameters(), *projection.parameters()], spec)
     learning_rate = schedule(optimizer, spec, total=len(batches))
     scaler = gradient_scaler(spec, run.device)
@@ -154,33 +160,25 @@ def train(spec: DistillationSpec, run: Run) -> Mapping[str, float]:
     for batch in run.steps(batches):
         student.network.train()
         drawn = augment(lesson.examples[batch.rows], spec, generator=run.generator)
-        if remembered is not None:
-            taught = remembered.rows(batch.rows)
-        else:
-            taught = answer(teacher, lesson.as_taught(drawn, batch.rows), spec)
+        with autocast(spec.precision, run.device):
+            taught = lesson.answers(teacher, drawn, batch.rows, spec)
         loss = torch.zeros((), device=run.device)
-        cut = [parts(each, spec.accumulate) for each in (taught.logits, taught.features, lesson.labels[batch.rows])]
-        for x, wanted, features, truth in zip(parts(drawn, spec.accumulate), *cut, strict=True):
+        cut = [parts(each, spec.accumulate) for each in (*taught, lesson.labels[batch.rows])]
+        for x, *wanted in zip(parts(drawn, spec.accumulate), *cut, strict=True):
             with autocast(spec.precision, run.device):
-                logits, own_features = student.logits_and_features(x)
-                projected = projection(vectors(own_features))
-            losses = answer_loss(
-                logits.float(),
-                wanted.to(run.device),
-                truth.to(run.device),
-                temperature=spec.temperature,
-                alpha=alpha,
-            )
+                logits, features = student.logits_and_features(x)
+                projected = projection(vectors(features))
+            teachers_logits, teachers_features, truth = (tensor.to(run.device) for tensor in wanted)
+            losses = answer_loss(logits.float(), teachers_logits, truth, temperature=spec.temperature, alpha=alpha)
             if spec.hidden_weight is not None:
-                distances = (projected.float() - features.to(run.device)).square().mean(1)
-                losses = losses + spec.hidden_weight * distances
+                losses = losses + spec.hidden_weight * feature_loss(projected.float(), teachers_features)
             part_loss = losses.sum() / len(batch.rows)
             scaler.scale(part_loss).backward()
             loss += part_loss.detach()
         update(optimizer, learning_rate, spec, scaler=scaler)
         run.log(loss=loss)
         if batch.is_epoch_end and exam is not None:
-            found = judge(student, teacher, exam, spec, alpha=alpha)
+            found = judge(student, exam, exam.wanted, spec, alpha=alpha)
             run.report(**{f"valid_{name}": value for name, value in found.items()})
             if stopping.should_stop(found["loss"]):
                 run.stop_early(f"{spec.early_stopping} epochs without a better validation loss")
@@ -188,7 +186,11 @@ def train(spec: DistillationSpec, run: Run) -> Mapping[str, float]:
     stopping.restore_best()
     student.network.eval()
     student.save(run.artifacts)
-    return results(student, teacher, lesson, exam, run, alpha=alpha)
+    metrics = judge_all(student, teacher, lesson, exam, spec, alpha=alpha)
+    if exam is not None and exam.is_labelled:
+        confusion = evaluate(student, Prepared(exam.examples, exam.labels)).confusion
+        write_confusion_matrix(confusion, student.class_names, run.artifacts / "confusion_matrix.png")
+    return metrics
 
 
 def read_data(spec: DistillationSpec, teacher: Classifier, run: Run) -> tuple[Labelled, Labelled | None]:
@@ -215,6 +217,8 @@ def open_student(spec: DistillationSpec, teacher: Classifier, training: Labelled
     """A new student that reads what the teacher reads (its tokens too), or the model that the spec names."""
     if isinstance(spec.student, str | JobReference):
         found = open_base(run.inputs["student"], training.kind, class_names=teacher.class_names, param="student")
+        if isinstance(training.examples, torch.Tensor) and training.kind is Kind.TABLE:
+            found.classifier.check_columns(training.examples.shape[1], training.columns)
         return found.classifier
     check_kind(spec.student, training.kind, param="student")
     return build_classifier(
@@ -227,69 +231,48 @@ def open_student(spec: DistillationSpec, teacher: Classifier, training: Labelled
     )
 
 
-class Answers(NamedTuple):
-    """What a classifier says of examples."""
-
-    logits: torch.Tensor  # [rows, classes]
-    features: torch.Tensor  # [rows, width], or [rows, 0] where nobody asks for them
-
-    def rows(self, rows: torch.Tensor) -> Answers:
-        """Of these rows."""
-        return Answers(self.logits[rows], self.features[rows])
-
-
-@torch.no_grad()
-def answer(classifier: Classifier, batch: Batch, spec: DistillationSpec) -> Answers:
-    """What the classifier says of a batch, in evaluation mode."""
-    classifier.network.eval()
-    with autocast(spec.precision, next(classifier.network.parameters()).device):
-        logits, features = classifier.logits_and_features(batch)
-    kept = vectors(features).float() if spec.hidden_weight is not None else logits.new_empty(len(logits), 0)
-    return Answers(logits.float(), kept)
-
-
-def vectors(features: torch.Tensor) -> torch.Tensor:
-    """What a head takes as one vector an example: of a text's tokens the first, of a small map all of it."""
-    return features[:, 0] if features.dim() == 3 else features.flatten(1)
-
-
 class Lesson(NamedTuple):
-    """Examples as the student and as the teacher take them, and the true classes where they are known."""
+    """Examples as the student and as the teacher take them, true classes if known, and answers if given once."""
 
     examples: Any
     teachers_examples: Any
     labels: torch.Tensor  # [n] int64
+    remembered: Answers | None = None
 
     @property
     def is_labelled(self) -> bool:
         """Whether the true classes are known."""
         return bool((self.labels != UNKNOWN).all())
 
-    def as_taught(self, drawn: Batch, rows: torch.Tensor) -> Batch:
-        """The batch as the teacher takes it: pixels and numbers as drawn for the student, texts in its own tokens."""
-        if isinstance(drawn, torch.Tensor):
-            return drawn
-        batch: Batch = self.teachers_examples[rows]
-        return batch
+    @property
+    def wanted(self) -> torch.Tensor:
+        """The teacher's logits of all examples, once they are answered."""
+        assert self.remembered is not None  # noqa: S101 - an exam is always answered
+        return self.remembered.logits
 
-    def answers(self, teacher: Classifier, spec: DistillationSpec, *, rows: torch.Tensor | None = None) -> Answers:
-        """What the teacher says of all examples, or of these rows, on the CPU."""
-        return answers_to(teacher, self.teachers_examples, spec, rows=rows)
+    def answered(self, teacher: Classifier, spec: DistillationSpec) -> Lesson:
+        """The same with the teacher's answers to all examples."""
+        answers = answer_all(teacher, self.teachers_examples, with_features=spec.hidden_weight is not None)
+        return self._replace(remembered=answers)
 
-
-def answers_to(
-    classifier: Classifier, examples: Any, spec: DistillationSpec, *, rows: torch.Tensor | None = None
-) -> Answers:
-    """What the classifier says of all examples, or of these rows, on the CPU."""
-    rows = torch.arange(len(examples)) if rows is None else rows
-    blocks = [answer(classifier, examples[block], spec) for block in rows.split(ROWS_AT_ONCE)]
-    return Answers(*(torch.cat([tensor.cpu() for tensor in tensors]) for tensors in zip(*blocks, strict=True)))
+    def answers(self, teacher: Classifier, drawn: Batch, rows: torch.Tensor, spec: DistillationSpec) -> Answers:
+        """What the teacher says of a batch: of the pixels and numbers drawn for the student, of texts in its tokens."""
+        if self.remembered is not None:
+            return self.remembered.rows(rows)
+        batch = drawn if isinstance(drawn, torch.Tensor) else self.teachers_examples[rows]
+        return answer(teacher, batch, with_features=spec.hidden_weight is not None)
 
 
-def prepare_lesson(teacher: Classifier, student: Classifier, data: Labelled, run: Run) -> Lesson:
+def new_lesson(teacher: Classifier, student: Classifier, data: Labelled, run: Run) -> Lesson:
     """The data as both take it."""
     prepared = prepare(student, data, run)
     return Lesson(prepared.examples, teacher.prepare(data.examples), prepared.labels)
+
+
+def should_answer_once(spec: DistillationSpec, batches: Batches) -> bool:
+    """Whether the teacher answers once for all epochs: it sees the same examples again, and all of them."""
+    is_same = not spec.jitter and not spec.horizontal_flip
+    return is_same and batches.total >= batches.per_epoch
 
 
 def new_projection(spec: DistillationSpec, teacher: Classifier, student: Classifier, lesson: Lesson) -> nn.Module:
@@ -297,65 +280,54 @@ def new_projection(spec: DistillationSpec, teacher: Classifier, student: Classif
     if spec.hidden_weight is None:
         return nn.Identity()
     first = torch.arange(1)
-    width = answer(student, lesson.examples[first], spec).features.shape[1]
-    return nn.Linear(width, answer(teacher, lesson.teachers_examples[first], spec).features.shape[1])
-
-
-def should_remember(spec: DistillationSpec, batches: Batches) -> bool:
-    """Whether the teacher answers once for all epochs: it sees the same examples again, and at least once."""
-    is_same = not spec.jitter and not spec.horizontal_flip
-    return is_same and batches.total >= batches.per_epoch
+    own = answer(student, lesson.examples[first], with_features=True).features
+    teachers = answer(teacher, lesson.teachers_examples[first], with_features=True).features
+    return nn.Linear(own.shape[1], teachers.shape[1])
 
 
 def judge(
     student: Classifier,
-    teacher: Classifier,
     lesson: Lesson,
+    wanted: torch.Tensor,
     spec: DistillationSpec,
     *,
     alpha: float,
     rows: torch.Tensor | None = None,
 ) -> dict[str, float]:
-    """The answers' loss, how often student and teacher name the same class, and how often each names the true one."""
-    wanted = lesson.answers(teacher, spec, rows=rows).logits
-    logits = answers_to(student, lesson.examples, spec, rows=rows).logits
+    """The answers' loss, how often student and teacher name the same class, and how often each names the true one.
+
+    `wanted`: the teacher's logits of all examples, or of `rows`.
+    """
+    logits = answer_all(student, lesson.examples, rows=rows).logits
     labels = lesson.labels if rows is None else lesson.labels[rows]
     losses = answer_loss(logits, wanted, labels, temperature=spec.temperature, alpha=alpha)
-    found = {"loss": float(losses.mean()), "agreement": mean_of(logits.argmax(1) == wanted.argmax(1))}
+    found = {"loss": float(losses.mean()), "agreement": _fraction(logits.argmax(1) == wanted.argmax(1))}
     if lesson.is_labelled:
-        found["accuracy"] = mean_of(logits.argmax(1) == labels)
-        found["teacher_accuracy"] = mean_of(wanted.argmax(1) == labels)
+        found["accuracy"] = _fraction(logits.argmax(1) == labels)
+        found["teacher_accuracy"] = _fraction(wanted.argmax(1) == labels)
     return found
 
 
-def mean_of(is_so: torch.Tensor) -> float:
-    """The fraction that is true."""
+def _fraction(is_so: torch.Tensor) -> float:
     return float(is_so.float().mean())
 
 
-def results(
+def judge_all(
     student: Classifier,
     teacher: Classifier,
     lesson: Lesson,
     exam: Lesson | None,
-    run: Run,
+    spec: DistillationSpec,
     *,
     alpha: float,
 ) -> dict[str, float]:
-    """The last metrics, and the confusion matrix where there are labels to validate on."""
-    spec: Any = run.spec
+    """The last metrics: on a sample of the training data, on what was held out, and the sizes of both networks."""
     rows = sample_rows(len(lesson.labels))
-    found = judge(student, teacher, lesson, spec, alpha=alpha, rows=rows)
+    wanted = answer_all(teacher, lesson.teachers_examples, rows=rows).logits
+    found = judge(student, lesson, wanted, spec, alpha=alpha, rows=rows)
     metrics = {f"train_{name}": value for name, value in found.items()}
     if exam is not None:
-        found = judge(student, teacher, exam, spec, alpha=alpha)
+        found = judge(student, exam, exam.wanted, spec, alpha=alpha)
         metrics |= {f"valid_{name}": value for name, value in found.items()}
-        if exam.is_labelled:
-            confusion = evaluate(student, Prepared(exam.examples, exam.labels)).confusion
-            write_confusion_matrix(confusion, student.class_names, run.artifacts / "confusion_matrix.png")
-    return metrics | {"parameters": size_of(student), "teacher_parameters": size_of(teacher)}
-
-
-def size_of(classifier: Classifier) -> float:
-    """How many numbers it holds."""
-    return float(sum(parameter.numel() for parameter in classifier.network.parameters()))
+    sizes = {"parameters": student, "teacher_parameters": teacher}
+    return metrics | {name: float(sum(p.numel() for p in each.network.parameters())) for name, each in sizes.items()}
