@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from core.jobs.events import EventId
 from core.jobs.models import Event
 
 STREAM_EVENTS = 10_000
@@ -28,6 +29,7 @@ TIMEOUT_SECONDS = 2.0
 PUBLISH_SECONDS = 0.5
 SILENT_SECONDS = 2.0
 BLOCK_MILLISECONDS = 200
+QUEUED_EVENTS = 1000
 
 
 def stream_key(job_id: str) -> str:
@@ -115,11 +117,14 @@ class Tail:
         self.is_live = False  # whether the last read reached Redis
 
     @asynccontextmanager
-    async def watch(self, job_id: str) -> AsyncIterator[asyncio.Queue[Event]]:
-        """A queue of the job's events, from now until the block ends."""
-        queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=1000)
+    async def watch(self, job_id: str, *, after: EventId | None = None) -> AsyncIterator[asyncio.Queue[Event]]:
+        """A queue of the job's events until the block ends: from `after` on for the job's first watcher, else from now.
+
+        SQL gets events a moment later than Redis: whoever has just read SQL up to `after` misses none this way.
+        """
+        queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=QUEUED_EVENTS)
         self._watchers.setdefault(job_id, set()).add(queue)
-        self._places.setdefault(job_id, "$")
+        self._places.setdefault(job_id, str(after) if after is not None else "$")
         self._is_watched.set()
         try:
             yield queue
