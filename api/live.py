@@ -30,23 +30,31 @@ async def stream(server: Server, job_id: str, *, after: EventId | None) -> Async
     """
     last = after or EventId()
     sent_at = time.monotonic()
-    async with server.tail.watch(job_id) as news:
+    events, is_over = await run_in_threadpool(_read, server, job_id, last)
+    async with server.tail.watch(job_id, after=place_of(events[-1]) if events else last) as news:
         while True:
-            events, is_over = await run_in_threadpool(_read, server, job_id, last)
             for event in events:
-                last, sent_at = EventId(event.fence, event.seq), time.monotonic()
+                last, sent_at = place_of(event), time.monotonic()
                 yield as_sse(event)
-            if len(events) == PAGE_EVENTS:
-                continue
-            if is_over:
+            if is_over and len(events) < PAGE_EVENTS:
                 yield DONE
                 return
-            while (live := await _next(news, last, LOOK_SECONDS if server.tail.is_live else AWAY_SECONDS)) is not None:
-                last, sent_at = EventId(live.fence, live.seq), time.monotonic()
+            while len(events) < PAGE_EVENTS:
+                seconds = LOOK_SECONDS if server.tail.is_live else AWAY_SECONDS
+                live = await _next(news, last, seconds)
+                if live is None:
+                    break
+                last, sent_at = place_of(live), time.monotonic()
                 yield as_sse(live)
             if time.monotonic() - sent_at > KEEP_ALIVE_SECONDS:
                 sent_at = time.monotonic()
                 yield KEEP_ALIVE
+            events, is_over = await run_in_threadpool(_read, server, job_id, last)
+
+
+def place_of(event: Event) -> EventId:
+    """Where an event stands in its job's stream."""
+    return EventId(event.fence, event.seq)
 
 
 def _read(server: Server, job_id: str, last: EventId) -> tuple[list[Event], bool]:
