@@ -17,8 +17,9 @@ from weightworks.client import Client
 from weightworks.connection import home_folder
 from weightworks.display import console, errors
 from weightworks.errors import CannotStart, NotConnected, RequestRefused, WeightworksError
-from weightworks.jobs import TERMINAL, Job
-from weightworks.specs import read_settings, read_spec, with_uploads
+from weightworks.files import DATA_SET, MODEL, File
+from weightworks.jobs import Job
+from weightworks.specs import Upload, read_settings, read_spec, with_uploads
 from weightworks.up import up as run_stack
 from weightworks.watching import watch as watch_jobs
 
@@ -62,10 +63,15 @@ def up(
 
 
 @app.command()
-def upload(context: typer.Context, file: Path, as_json: Json = False) -> None:
+def upload(
+    context: typer.Context,
+    file: Path,
+    is_model: Annotated[bool, typer.Option("--model", help="It is an archive that holds a model.")] = False,
+    as_json: Json = False,
+) -> None:
     """Upload a data set, or an archive that holds a model."""
     with client(context) as ours:
-        found = _upload(ours, file)
+        found = _upload(ours, file, is_model=is_model)
         if as_json:
             return display.show_json(found.raw)
         profile = found.profile or {}
@@ -85,9 +91,7 @@ def submit(
 ) -> None:
     """Submit a job: a spec in a file, settings as key=value, or both. Local files are uploaded."""
     with client(context) as ours:
-        whole = with_uploads(
-            ours, _spec(spec or [], method=method, dataset=dataset), lambda path: _upload(ours, path).id
-        )
+        whole = with_uploads(ours, _spec(spec or [], method=method, dataset=dataset), _uploader(ours))
         if preview:
             return display.show_json(ours.jobs.preview(whole))
         job = ours.jobs.create(whole)
@@ -109,10 +113,7 @@ def pipeline(
     with told_errors():
         whole = read_spec(spec)
     with client(context) as ours:
-        jobs = {
-            step: with_uploads(ours, job, lambda path: _upload(ours, path).id)
-            for step, job in whole.get("jobs", {}).items()
-        }
+        jobs = {step: with_uploads(ours, job, _uploader(ours)) for step, job in whole.get("jobs", {}).items()}
         made = ours.pipelines.create({**whole, "jobs": jobs})
         if as_json:
             return display.show_json(made.raw)
@@ -159,7 +160,7 @@ def job(context: typer.Context, job: JobId, as_json: Json = False) -> None:
             return display.show_json(found.raw)
         display.show_table(COLUMNS, [_row(found)], empty="")
         if found.waiting:
-            console.print(f"Waiting: {escape(_words(found.waiting))}")
+            console.print(f"It {escape(found.waiting['reason'])}.")
         if found.error:
             console.print(f"[red]{escape(str(found.error.get('message')))}[/]")
         return display.show_json(found.spec)
@@ -207,12 +208,12 @@ def methods(
             found = ours.methods.list()
             if as_json:
                 return display.show_json([one.raw for one in found])
-            return display.show_table(("method", "what it does"), [(m.name, m.summary) for m in found], empty="")
+            return display.show_table(("method", "what it does"), [(one.id, one.summary) for one in found], empty="")
         one = ours.methods.get(name)
         if as_json:
             return display.show_json(one.raw)
-        console.print(f"[bold]{one.name}[/]  {escape(one.summary)}\n{escape(one.paper)}\nReads: {', '.join(one.reads)}")
-        return display.show_table(("setting", "default", "meaning"), _settings(one.schema), empty="")
+        console.print(f"[bold]{one.id}[/]  {escape(one.summary)}\n{escape(one.paper)}\nReads: {', '.join(one.reads)}")
+        return display.show_table(("setting", "default", "meaning"), _settings(one.spec_schema), empty="")
 
 
 @app.command()
@@ -223,7 +224,7 @@ def logs(context: typer.Context, job: JobId, as_json: Json = False) -> None:
             if as_json:
                 display.show_json_line(line)
             else:
-                typer.echo(line.get("message", ""))
+                typer.echo(line["line"])
 
 
 COLUMNS = ("job", "name", "status", "done", "created", "metrics")
@@ -244,10 +245,6 @@ def _row(job: Job) -> tuple[str, ...]:
 
 def _brief(values: dict[str, float]) -> str:
     return display.metrics(dict(list(values.items())[:3]))
-
-
-def _words(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if value is not None)
 
 
 def _settings(schema: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -278,13 +275,25 @@ def _spec(given: list[str], *, method: str | None, dataset: str | None) -> dict[
     }
 
 
-def _upload(ours: Client, path: Path) -> Any:
+def _uploader(ours: Client) -> Upload:
+    """Uploads a path once, however often a spec names it."""
+    known: dict[Path, str] = {}
+
+    def upload(path: Path, *, is_model: bool) -> str:
+        if path not in known:
+            known[path] = _upload(ours, path, is_model=is_model).id
+        return known[path]
+
+    return upload
+
+
+def _upload(ours: Client, path: Path, *, is_model: bool) -> File:
     try:
         total = path.stat().st_size
     except OSError as error:
         raise WeightworksError(f"{path} cannot be read: {error.strerror}") from None
     with display.transfer(path.name, total=total) as tell:
-        return ours.files.upload(path, on_bytes=tell)
+        return ours.files.upload(path, purpose=MODEL if is_model else DATA_SET, on_bytes=tell)
 
 
 def _watch(ours: Client, jobs: dict[str, Job]) -> None:
@@ -292,7 +301,7 @@ def _watch(ours: Client, jobs: dict[str, Job]) -> None:
     for label, one in ended.items():
         if one.error:
             errors.print(f"{escape(label)}: {escape(str(one.error.get('message')))}")
-        elif one.status in TERMINAL:
+        else:
             console.print(f"weightworks download {one.id}")
     _end(ended)
 

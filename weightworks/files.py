@@ -17,19 +17,22 @@ from weightworks.transport import Transport
 
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=3600.0)  # the answer comes once the whole file has been checked
 
+DATA_SET, MODEL = "dataset", "base-model"
+
 OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class File:
-    """An uploaded file. `profile` says what was recognised in it: its kind, how many examples, which columns."""
+    """An uploaded file. `profile` says what was recognised in it: how many examples, which columns, what classes."""
 
     id: str
     filename: str
     bytes: int
     created_at: int
+    sha256: str
     purpose: str = ""
-    sha256: str | None = None
+    kind: str | None = None
     profile: dict[str, Any] | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -44,7 +47,7 @@ class Files:
         self,
         path: str | Path,
         *,
-        purpose: str = "dataset",
+        purpose: str = DATA_SET,
         filename: str | None = None,
         on_bytes: OnBytes | None = None,
     ) -> File:
@@ -82,7 +85,7 @@ class Files:
         if target.is_dir():
             target = target / Path(file.filename).name
         url = f"/v1/files/{file_id}/content"
-        return fetch(self._transport, url, target, size=file.bytes, sha256=file.sha256 or "", on_bytes=on_bytes)
+        return fetch(self._transport, url, target, size=file.bytes, sha256=file.sha256, on_bytes=on_bytes)
 
     def delete(self, file_id: str) -> None:
         """Delete a file; models that were made from it stay."""

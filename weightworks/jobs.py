@@ -40,7 +40,9 @@ class Job:
     waiting: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     model: str | None = None
-    pipeline_id: str | None = None
+    attempt: int = 0
+    max_attempts: int = 0
+    pipeline: str | None = None
     pipeline_step: str | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -77,6 +79,14 @@ class Checkpoint:
     created_at: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A metric over the steps."""
+
+    steps: list[int]
+    values: list[float]
 
 
 class Jobs:
@@ -131,11 +141,11 @@ class Jobs:
         """Every event from the beginning, or behind `after`, then live until the job is over; see `follow`."""
         return follow(self._transport, job_id, after=after)
 
-    def metrics(self, job_id: str, *, names: str | None = None, max_points: int | None = None) -> dict[str, Any]:
-        """The series of each metric; `names` are comma-separated."""
-        params = {"names": names, "max_points": max_points}
-        answer: dict[str, Any] = self._transport.get(f"/v1/jobs/{job_id}/metrics", params)
-        return answer
+    def metrics(self, job_id: str, *, names: Sequence[str] = (), max_points: int | None = None) -> dict[str, Series]:
+        """Each metric over the steps, by its name; down-sampled by the server to `max_points`."""
+        params = {"names": ",".join(names) or None, "max_points": max_points}
+        found = self._transport.get(f"/v1/jobs/{job_id}/metrics", params)
+        return {one["name"]: Series(one["steps"], one["values"]) for one in found["series"]}
 
     def logs(self, job_id: str) -> Iterator[dict[str, Any]]:
         """The trainer's own output, line by line, each with its attempt."""

@@ -12,20 +12,21 @@ from weightworks.transport import Transport
 
 @dataclass(frozen=True)
 class Method:
-    """A training method; `schema` is the JSON schema of its spec."""
+    """A training method. All but its first three fields come with `get` only."""
 
-    name: str
-    summary: str = ""
+    id: str
+    summary: str
+    reads: list[str]
+    description: str = ""
     paper: str = ""
-    reads: list[str] = field(default_factory=list)
     opens_with: str = ""
-    schema: dict[str, Any] = field(default_factory=dict)
+    spec_schema: dict[str, Any] = field(default_factory=dict)
     example: dict[str, Any] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def fields_that_name(self, kind: str) -> set[str]:
         """The spec's fields that hold the id of a "file" or a "model"."""
-        properties = self.schema.get("properties", {})
+        properties = self.spec_schema.get("properties", {})
         return {name for name, one in properties.items() if one.get("reference") == kind}
 
 

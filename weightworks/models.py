@@ -19,7 +19,7 @@ class Model:
     created_at: int = 0
     name: str | None = None
     method: str | None = None
-    job_id: str | None = None
+    job: str | None = None
     bytes: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)

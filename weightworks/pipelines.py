@@ -25,7 +25,7 @@ class Pipeline:
     @property
     def jobs(self) -> dict[str, Job]:
         """Each job by its local name."""
-        return {data["pipeline_step"]: read(Job, data) for data in self.raw["jobs"]}
+        return {name: read(Job, data) for name, data in self.raw["jobs"].items()}
 
 
 class Pipelines:

@@ -22,8 +22,9 @@ class Signals:
         self._wakes, self._wake = socket.socketpair()
         for end in (self._wakes, self._wake):
             end.setblocking(False)
-        heard = [number for number in STOP if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
-        self._before: dict[int, Any] = {number: signal.signal(number, self._count) for number in heard}
+        self._before: dict[int, Any] = {number: signal.signal(number, self._count) for number in STOP}
+        if self._before[signal.SIGHUP] is signal.SIG_IGN:  # as nohup wants it
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         return self

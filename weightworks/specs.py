@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from weightworks.client import Client
 from weightworks.errors import UnreadableSpec
 
-Upload = Callable[[Path], str]
+
+class Upload(Protocol):
+    """Uploads a file and answers its id."""
+
+    def __call__(self, path: Path, *, is_model: bool) -> str:
+        """The id of the uploaded file."""
 
 
 def read_spec(path: Path) -> dict[str, Any]:
@@ -52,15 +57,20 @@ def _value(text: str) -> Any:
 
 def with_uploads(client: Client, spec: Mapping[str, Any], upload: Upload) -> dict[str, Any]:
     """The spec with local paths, where it wants a file or a model, replaced by the ids of what was uploaded."""
-    method = client.methods.get(str(spec["method"])) if "method" in spec else None
-    fields = method.fields_that_name("file") | method.fields_that_name("model") if method else set()
-    return {name: _uploaded(value, upload) if name in fields else value for name, value in spec.items()}
+    if "method" not in spec:
+        return dict(spec)
+    method = client.methods.get(str(spec["method"]))
+    files, models = method.fields_that_name("file"), method.fields_that_name("model")
+    return {
+        name: _uploaded(value, upload, is_model=name in models) if name in files | models else value
+        for name, value in spec.items()
+    }
 
 
-def _uploaded(value: Any, upload: Upload) -> Any:
+def _uploaded(value: Any, upload: Upload, *, is_model: bool) -> Any:
     if not isinstance(value, str) or value.startswith(("file-", "model-")):
         return value
     path = Path(value).expanduser()
     if not path.is_file():
         raise UnreadableSpec(f"'{value}' is neither the id of a file nor a file here")
-    return upload(path)
+    return upload(path, is_model=is_model)

@@ -66,7 +66,8 @@ class Stack:
         self.api = self._child("api", api_command(listener), descriptors=(listener.fileno(),))
         self.api.environment["WEIGHTWORKS_ADMIN_KEY"] = self.connection.api_key or ""
         self.worker = self._child("worker", worker_command(workers))
-        self.worker_ready = home / "run" / "worker.ready"
+        self.worker_ready = home / "worker.ready"
+        self.worker.environment["WEIGHTWORKS_READY_FILE"] = str(self.worker_ready)
         self.children = (self.redis, self.api, self.worker)
 
     def _child(self, name: str, command: list[str], *, given: bytes = b"", descriptors: tuple[int, ...] = ()) -> Child:
@@ -96,9 +97,10 @@ class Stack:
         self.redis.start()
         if not self.migrate() or not self.wait_until(self.private_redis.answers, "Redis"):
             return False
-        self.api.start()
+        self.worker_ready.unlink(missing_ok=True)
         self.worker.start()
-        return self.wait_until(self.is_ready, "the API")
+        self.api.start()
+        return self.wait_until(self.is_ready, "the API and the worker")
 
     def migrate(self) -> bool:
         """Bring the database to the newest revision before anyone uses it; answers False if told to stop."""
@@ -114,7 +116,9 @@ class Stack:
         return True
 
     def is_ready(self) -> bool:
-        """Whether the API reaches all that it needs, and a worker has its trainer warm."""
+        """Whether a worker has its trainer warm, and the API reaches all that it needs."""
+        if not self.worker_ready.exists():
+            return False
         try:
             return httpx.get(f"{self.connection.base_url}/readyz", timeout=5).is_success
         except httpx.HTTPError:

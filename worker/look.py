@@ -84,6 +84,8 @@ class Worker:
         """A job, and until when it is ours at least by this machine's monotonic clock."""
         if not self.zygote.wait_ready(stop=self._drain):
             return None
+        if self._settings.ready_file is not None:
+            self._settings.ready_file.touch()
         devices = ["auto", "cpu", "cuda"] if self.zygote.has_gpu else ["auto", "cpu"]
         asked_at, seconds = time.monotonic(), self._settings.lease_seconds
         with self._database.write() as session:
