@@ -186,7 +186,15 @@ def _safe_name(name: str, problems: Problems) -> str | None:
     if path.startswith("/") or ".." in parts or "\0" in path or (parts and parts[0].endswith(":")):
         problems.add(ascii(name)[1:-1][:200], "a path that leads out of the archive: use paths relative to it")
         return None
+    if not _is_utf8(path):
+        problems.add(ascii(name)[1:-1][:200], "a name that is not UTF-8")
+        return None
     return "/".join(parts)
+
+
+def _is_utf8(name: str) -> bool:
+    # tarfile gives bytes that it cannot decode as surrogates
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _is_hidden(name: str) -> bool:

@@ -21,7 +21,7 @@ from core.data.problems import Problems
 from core.data.records import LABEL_NAMES, SAMPLE_ROWS, TEXT_NAMES, Unclean, number
 
 csv.field_size_limit(MAX_LINE_BYTES)
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2**20  # Arrow reads some 32 of them ahead
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,13 @@ class DelimitedFile:
         _, record = next(self._records(problems), ("", []))
         problems.check()
         names = tuple(name.strip() for name in record)
+        seen: set[str] = set()
         for index, name in enumerate(names):
             if not name:
                 problems.add("line 1", f"column {index + 1} has no name (pandas: to_csv(..., index=False))")
-            elif name in names[:index]:
+            elif name in seen:
                 problems.add("line 1", f"two columns are called {name!r}")
+            seen.add(name)
         problems.check()
         return names
 
@@ -156,7 +158,8 @@ class DelimitedFile:
 
     def rows(self, names: Sequence[str], problems: Problems) -> Iterator[tuple[str, Sequence[object]]]:
         """Each line's values of these columns."""
-        places = [self.names.index(name) for name in names]
+        place_of = {name: place for place, name in enumerate(self.names)}
+        places = [place_of[name] for name in names]
         width = len(self.names)
         reference = "the header has" if self._dialect.has_header else "the first line has"
         records = self._records(problems)

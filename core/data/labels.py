@@ -29,6 +29,8 @@ def label_name(value: object) -> str:
 def _name_of_text(text: str) -> str:
     if not text:
         raise ValueError("empty")
+    if "\0" in text:
+        raise ValueError("holds a nul character")
     if len(text) > MAX_NAME:
         raise ValueError(f"a label of {len(text)} characters; a label is a word")
     if re.fullmatch(r"[+-]?\d+\.0*", text):

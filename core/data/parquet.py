@@ -39,22 +39,17 @@ class ParquetFile:
             self.names: tuple[str, ...] = tuple(
                 name for name in self.schema.names if not name.startswith("__index_level_")
             )
-            if len(set(self.names)) < len(self.names):
-                raise InvalidData("two columns have the same name")
+            if len(set(self.names)) < len(self.names) or any("\0" in name for name in self.names):
+                raise InvalidData("two columns have the same name, or a name holds a nul character")
             self.sample = self._read_sample(file)
 
     def _read_sample(self, file: pq.ParquetFile) -> dict[str, list[object]]:
-        batch = next(file.iter_batches(batch_size=SAMPLE_ROWS, columns=self._plain()), None)
-        values = {name: _values(batch.column(name), name, 0, Problems()) for name in self._plain()} if batch else {}
+        types = dict(zip(self.schema.names, self.schema.types, strict=True))
+        plain = [name for name in self.names if not _is_nested(types[name])]
+        batch = next(file.iter_batches(batch_size=SAMPLE_ROWS, columns=plain), None)
+        values = {name: _values(batch.column(name), name, 0, Problems()) for name in plain} if batch else {}
         # a column of lists or the like shows as its type, which is neither a number nor words
-        return {
-            name: values.get(name, [self.schema.field(name).type] if name not in self._plain() else [])
-            for name in self.names
-        }
-
-    def _plain(self) -> list[str]:
-        nested = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary)
-        return [name for name in self.names if not any(test(self.schema.field(name).type) for test in nested)]
+        return {name: values.get(name, [types[name]] if _is_nested(types[name]) else []) for name in self.names}
 
     @property
     def image_column(self) -> str | None:
@@ -100,6 +95,11 @@ class ParquetFile:
                 )
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise InvalidData(f"the Parquet file is damaged or cut short: {error!s:.200}") from error
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary)
+    return any(test(kind) for test in tests)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -57,6 +57,11 @@ def test_links_in_a_zip(write, image):
     assert _told(write, content.getvalue()) == ["b.png: a link or a device; archives may hold only files and folders"]
 
 
+def test_names_that_are_not_utf8(write, as_tar, image):
+    content = as_tar({"a.png": image(), "\udcff.png": image()})
+    assert _told(write, content) == ["\\udcff.png: a name that is not UTF-8"]
+
+
 def test_encrypted(write, as_zip, image):
     content = bytearray(as_zip({"a.png": image()}))
     for magic, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
@@ -111,7 +116,7 @@ def test_a_directory_that_points_nowhere(write, as_zip, image):
 
 def test_bombs(write, as_zip, as_tar):
     zeros = bytes(66 * 2**20)
-    for content in (as_zip({"a.png": zeros}), gzip.compress(as_tar({"a.png": zeros}))):
+    for content in (as_zip({"a.png": zeros}), gzip.compress(as_tar({"a.png": zeros}), 1)):
         with pytest.raises(TooLarge, match="over 200 times its size"):
             inspect(write(content))
     with pytest.raises(TooLarge, match="over 200 times its size"):
