@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,13 @@ def merged(classifier: Classifier) -> Classifier:
 
 
 def save_adapters(classifier: Classifier, folder: Path) -> None:
-    """Write what peft opens on the base; where the base lay in training is nobody's business."""
+    """Write what peft opens on the base, without where the base lay in training."""
     network: Any = classifier.network
-    for config in network.peft_config.values():
-        config.base_model_name_or_path = None
     network.save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": None}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def keep_statistics(network: nn.Module) -> None:

@@ -18,6 +18,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (folder / "adapter_config.json").exists():
+            raise InvalidData(
+                "the model folder holds an adapter alone: merge it into its base", param="model"
+            ) from None
         raise InvalidData("the model folder has no config.json", param="model") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise InvalidData(f"config.json is not JSON: {error}", param="model") from None
@@ -29,12 +33,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_model(folder: str | Path) -> nn.Module:
     """The trained model in `folder`, in evaluation mode.
 
-    Opens every artifact folder made here (adapters included) and any Hugging Face folder with safetensors weights.
+    Opens every artifact folder made here (adapters are merged into their weights) and any Hugging Face folder with
+    safetensors weights.
     Nothing from the folder is executed, and pickled weights are refused. Raises InvalidData.
     """
     folder = Path(folder)
-    if (folder / "adapter_config.json").exists():
-        return _load_adapter(folder)
     config = read_config(folder)
     if is_network_config(config):
         return load_network(folder)
@@ -45,13 +48,4 @@ def load_model(folder: str | Path) -> nn.Module:
     module: nn.Module = cls.from_pretrained(
         folder, use_safetensors=True, trust_remote_code=False, local_files_only=True
     )
-    return module.eval()
-
-
-def _load_adapter(folder: Path) -> nn.Module:
-    """A LoRA adapter on its base, which lies beside it in `base/`."""
-    import peft
-
-    base = load_model(folder / "base")
-    module: nn.Module = peft.PeftModel.from_pretrained(base, folder, use_safetensors=True)
     return module.eval()

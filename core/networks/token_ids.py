@@ -50,6 +50,8 @@ def encode(texts: Sequence[str], tokenizer: Any, *, max_length: int) -> TokenIds
         )
         lengths += map(len, found)
         parts += [np.array(ids, dtype=np.int32) for ids in found]
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        tokenizer.backend_tokenizer.no_truncation()  # it would be saved with the tokenizer
     tokens = torch.from_numpy(np.concatenate(parts))
     return TokenIds(tokens, lengths, pad_token=tokenizer.pad_token_id or 0, truncated=truncated)
 
