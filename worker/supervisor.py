@@ -265,6 +265,7 @@ class Supervisor:
             "type": "order",
             "inputs": place_inputs(found, storage=self._storage, folder=self._folder / "inputs"),
             "folder": str(self._folder),
+            "max_unpacked_bytes": self._settings.max_unpacked_bytes,
             "checkpoints": [
                 {"path": str(self._storage.path(row.key)), "sha256": row.sha256, "step": row.step} for row in rows
             ],

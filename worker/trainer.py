@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from core.catalog import read_spec
+from core.data.model_archive import unpack_model_archive
 from core.errors import CheckpointDamaged, TrainingFailed, WeightworksError
 from core.execution import train
 from core.spec import JobReference, MethodSpec, files_of, models_of
@@ -74,7 +75,7 @@ class Trainer:
         reporter = Reporter(self.sender)
         run = Run(
             spec=spec,
-            inputs=unpack(place["inputs"]),
+            inputs=unpack(place["inputs"], max_unpacked_bytes=place["max_unpacked_bytes"]),
             folder=Path(place["folder"]),
             reporter=reporter,
             control=self.control,
@@ -213,14 +214,12 @@ def wants(spec: MethodSpec) -> Message:
     return {"type": "wants", "files": files_of(spec), "models": models}
 
 
-def unpack(inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Path]:
+def unpack(inputs: Mapping[str, Mapping[str, str]], *, max_unpacked_bytes: int) -> dict[str, Path]:
     """The inputs' paths; an uploaded model's archive is unpacked to where the supervisor said."""
     paths = {}
     for field, place in inputs.items():
         if "archive" in place:
-            from core.data.model_archive import unpack_model_archive
-
-            unpack_model_archive(Path(place["archive"]), Path(place["path"]))
+            unpack_model_archive(Path(place["archive"]), Path(place["path"]), max_unpacked_bytes=max_unpacked_bytes)
         paths[field] = Path(place["path"])
     return paths
 

@@ -1,0 +1,274 @@
+"""One worker and the jobs it is given: they end in the right state, whatever happens to the trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import signal
+import time
+import zipfile
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from sqlalchemy import select, text, update
+
+from core.jobs import leases, store
+from core.jobs.models import Job, TrainedModel
+from core.jobs.status import Status
+
+LONG = {"epochs": None, "steps": 250, "checkpoint_every": 20}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers(service) -> None:
+    """Three, so that whatever happens to two of them another goes on."""
+    for _ in range(3):
+        service.start_worker()
+
+
+@pytest.fixture(scope="module")
+def long_spec(service) -> dict[str, Any]:
+    """Some seconds of training, with checkpoints."""
+    return service.example("autoencoder", **LONG)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(service, workers, long_spec: dict[str, Any]) -> str:
+    """The SHA-256 of the weights that `long_spec` gives."""
+    job_id = service.submit(long_spec)
+    assert service.until_ended(job_id).status is Status.SUCCEEDED
+    return weights_of(service, job_id)
+
+
+def weights_of(service, job_id: str) -> str:
+    return hashlib.sha256(service.artifacts(job_id)["model.safetensors"].read_bytes()).hexdigest()
+
+
+def assert_no_gaps(events) -> None:
+    by_fence: dict[int, list[int]] = {}
+    for event in events:
+        by_fence.setdefault(event.fence, []).append(event.seq)
+    for fence, numbers in by_fence.items():
+        assert numbers == list(range(1, len(numbers) + 1)), f"fence {fence}"
+
+
+def test_a_job_succeeds_with_its_artifacts_and_all_its_events(service) -> None:
+    job_id = service.submit(service.example("autoencoder"))
+    job = service.until_ended(job_id)
+    assert job.status is Status.SUCCEEDED
+    assert job.progress["step"] == job.progress["total"] > 0
+    artifacts = service.artifacts(job_id)
+    assert {"model.safetensors", "config.json", "metrics.json", "README.md", "manifest.json"} <= artifacts.keys()
+    listed = {entry["path"]: entry for entry in json.loads(artifacts["manifest.json"].read_text())["files"]}
+    assert listed.keys() == artifacts.keys() - {"manifest.json"}
+    for path, entry in listed.items():
+        assert hashlib.sha256(artifacts[path].read_bytes()).hexdigest() == entry["sha256"]
+    assert job.metrics.items() >= json.loads(artifacts["metrics.json"].read_text()).items()
+    events = service.events(job_id)
+    assert_no_gaps(events)
+    assert [event.data["status"] for event in events if event.type == "status"] == ["queued", "running", "succeeded"]
+    assert any(event.type == "metrics" and event.data["values"]["loss"] > 0 for event in events)
+    in_redis = service.until(lambda: service.publisher.published(job_id)[-1:])
+    assert (in_redis[0].type, in_redis[0].data) == ("status", events[-1].data)
+    published = [(event.fence, event.seq) for event in service.publisher.published(job_id)]
+    assert published == [(event.fence, event.seq) for event in events if event.fence > 0]
+    assert not (service.storage.root / "runs" / job_id).exists()
+
+
+def test_a_cancel_in_the_middle_leaves_weights(service, long_spec) -> None:
+    job_id = service.submit({**long_spec, "steps": 100_000})
+    service.until_step(job_id, 10)
+    with service.database.write() as session:
+        store.cancel_job(session, "proj-test", job_id)
+    assert service.until_ended(job_id).status is Status.CANCELLED
+    artifacts = service.artifacts(job_id)
+    assert load_file(artifacts["model.safetensors"])
+    assert service.checkpoints(job_id)[0].step >= 10
+    assert_no_gaps(service.events(job_id))
+
+
+def test_a_trainer_that_does_not_hear_is_killed_and_the_job_is_cancelled(service, long_spec) -> None:
+    job_id = service.submit({**long_spec, "steps": 100_000})
+    service.until(lambda: service.checkpoints(job_id))
+    service.trainer_of(job_id).send_signal(signal.SIGSTOP)
+    with service.database.write() as session:
+        store.cancel_job(session, "proj-test", job_id)
+    asked_at = time.monotonic()
+    assert service.until_ended(job_id).status is Status.CANCELLED
+    assert time.monotonic() - asked_at < 15
+    (checkpoint, *_) = service.checkpoints(job_id)
+    assert service.storage.existing(checkpoint.key).stat().st_size == checkpoint.bytes
+
+
+def test_a_killed_trainer_is_taken_up_again_and_ends_bit_for_bit_the_same(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until(lambda: service.checkpoints(job_id))
+    service.trainer_of(job_id).kill()
+    job = service.until_ended(job_id)
+    assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 2, 2)
+    messages = [event.message for event in service.events(job_id)]
+    assert any("killed by signal 9 (SIGKILL); it may have run out of memory" in message for message in messages)
+    assert any(message.startswith("Goes on from the checkpoint of step ") for message in messages)
+    assert weights_of(service, job_id) == undisturbed
+    assert_no_gaps(service.events(job_id))
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until(lambda: len(service.checkpoints(job_id)) == 2)
+    trainer = service.trainer_of(job_id)
+    trainer.suspend()
+    newest, before = service.until(lambda: service.checkpoints(job_id) if quiet(service, job_id) else None)
+    path = service.storage.existing(newest.key)
+    content = path.read_bytes()
+    path.unlink()  # the trainer's own folder holds a link to the same file
+    path.write_bytes(content[: len(content) // 2])
+    trainer.kill()
+    assert service.until_ended(job_id).status is Status.SUCCEEDED
+    messages = [event.message for event in service.events(job_id, "message")]
+    assert any(message.startswith(f"The checkpoint of step {newest.step} is damaged: ") for message in messages)
+    assert f"Goes on from the checkpoint of step {before.step}." in messages
+    assert weights_of(service, job_id) == undisturbed
+
+
+def quiet(service, job_id: str) -> bool:
+    """Whether all that Redis has of the job is in SQL too: nothing more comes from a suspended trainer."""
+    events, published = service.events(job_id), service.publisher.published(job_id)
+    return (events[-1].fence, events[-1].seq) == (published[-1].fence, published[-1].seq)
+
+
+def test_a_killed_fork_server_costs_an_attempt_only(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until(lambda: service.checkpoints(job_id))
+    service.zygote_of(job_id).kill()
+    job = service.until_ended(job_id)
+    assert (job.status, job.attempt) == (Status.SUCCEEDED, 2)
+    assert weights_of(service, job_id) == undisturbed
+
+
+def test_twenty_wake_ups_run_a_job_once(service) -> None:
+    job_id = service.submit(service.example("pca"), wakes=20)
+    job = service.until_ended(job_id)
+    assert (job.status, job.fence, job.attempt) == (Status.SUCCEEDED, 1, 1)
+    after = service.submit(service.example("pca"))
+    assert service.until_ended(after).fence == 1
+    assert service.job(job_id).fence == 1
+
+
+def test_a_method_that_refuses_its_data_fails_the_job_once_and_says_why(service) -> None:
+    spec = {**service.example("pca"), "dataset": service.upload(b"a,b\n1,2\n3,oranges\n4,5\n")}
+    job = service.until_ended(service.submit(spec))
+    assert (job.status, job.attempt) == (Status.FAILED, 1)
+    assert "oranges" in job.error["message"]
+    assert job.error["code"] == "invalid_data"
+    traceback = [event.message for event in service.events(job.id, "log")]
+    assert "Traceback (most recent call last):" in traceback
+    assert service.events(job.id)[-1].data["status"] == "failed"
+
+
+def test_a_deleted_data_set_fails_the_job_with_the_field(service) -> None:
+    job = service.until_ended(service.submit({**service.example("pca"), "dataset": "file-deleted"}))
+    assert job.status is Status.FAILED
+    assert (job.error["code"], job.error["param"]) == ("not_found", "dataset")
+
+
+def test_the_model_of_one_job_is_the_teacher_of_the_next(service) -> None:
+    teacher = service.submit(service.example("classification"))
+    spec = service.example("distillation", teacher={"job": teacher})
+    student = service.submit(spec, needs={"teacher": teacher})
+    assert service.until_ended(student).status is Status.SUCCEEDED
+    with service.database.read() as session:
+        lineage = session.scalar(select(TrainedModel.lineage).where(TrainedModel.job_id == student))
+    assert lineage["teacher"]["job"] == teacher
+    assert lineage["job"] == student
+
+
+def test_an_uploaded_model_is_unpacked_for_the_trainer(service) -> None:
+    teacher = service.until_ended(service.submit(service.example("classification"))).id
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for path, place in service.artifacts(teacher).items():
+            file.write(place, f"teacher/{path}")
+    spec = service.example("distillation", teacher=service.upload(archive.getvalue()))
+    student = service.until_ended(service.submit(spec))
+    assert student.status is Status.SUCCEEDED, student.error
+
+
+def test_a_supervisor_whose_lease_was_lost_leaves_and_writes_nothing(service, long_spec) -> None:
+    job_id = service.submit({**long_spec, "steps": 100_000})
+    service.until(lambda: service.checkpoints(job_id))
+    trainer = service.trainer_of(job_id)
+    with service.database.write() as session:
+        stolen = update(Job).where(Job.id == job_id).values(fence=Job.fence + 1, owner="another")
+        session.execute(stolen)
+    written = len(service.events(job_id))
+    checkpoints = [row.id for row in service.checkpoints(job_id)]
+    service.until(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE)
+    after = service.submit(service.example("pca"))
+    assert service.until_ended(after).status is Status.SUCCEEDED
+    assert len(service.events(job_id)) == written
+    assert [row.id for row in service.checkpoints(job_id)] == checkpoints
+    assert service.artifacts(job_id) == {}
+    job = service.job(job_id)
+    assert (job.status, job.owner) == (Status.RUNNING, "another")
+    with service.database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(status=Status.FAILED))
+
+
+def test_training_goes_on_while_the_database_is_locked(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until_step(job_id, 10)
+    with service.database.write() as session:
+        session.execute(text("UPDATE projects SET name = name"))
+        time.sleep(1.0)  # the fault itself: a lock held longer than several renewals
+    job = service.until_ended(job_id)
+    assert (job.status, job.fence) == (Status.SUCCEEDED, 1)
+    assert weights_of(service, job_id) == undisturbed
+    assert_no_gaps(service.events(job_id))
+
+
+def test_trainers_see_no_credentials(service, long_spec) -> None:
+    job_id = service.submit(long_spec)
+    environment = service.until(lambda: service.job(job_id).owner) and service.zygote_of(job_id).environ()
+    assert "WEIGHTWORKS_SUPERVISOR" in environment
+    assert not any("ww-not-for-trainers" in value or "redis.sock" in value for value in environment.values())
+    service.until_ended(job_id)
+
+
+def test_a_drained_worker_gives_its_job_back_without_using_up_an_attempt(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until_step(job_id, 10)
+    worker = service.worker_of(job_id)
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert service.left_over() == []
+    job = service.until_ended(job_id)
+    assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 1, 2)
+    assert any("The worker leaves" in event.message for event in service.events(job_id, "status"))
+    assert weights_of(service, job_id) == undisturbed
+    assert_no_gaps(service.events(job_id))
+
+
+def test_a_killed_worker_leaves_no_process_and_another_goes_on(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until(lambda: service.checkpoints(job_id))
+    worker = service.worker_of(job_id)
+    worker.kill()
+    worker.wait()
+    service.until(lambda: not service.left_over(), seconds=5)
+    service.until(lambda: sweep(service))
+    job = service.until_ended(job_id)
+    assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 2, 3)
+    assert weights_of(service, job_id) == undisturbed
+    lost = [event for event in service.events(job_id, "status") if "was lost" in event.message]
+    assert len(lost) == 1
+    assert_no_gaps(service.events(job_id))
+
+
+def sweep(service) -> list[str]:
+    with service.database.write() as session:
+        return leases.sweep_expired(session).requeued
