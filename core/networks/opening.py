@@ -20,7 +20,6 @@ from core.networks.saving import is_network_config, load_network
 
 DEFAULT_SIZE = 224
 MAX_TOKENS = 512
-NO_LIMIT = 10**9  # a tokenizer without a limit names a huge number
 AUTO_CLASSES = {
     Kind.IMAGES: ("AutoModelForImageClassification", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"),
     Kind.TEXT: ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
@@ -114,6 +113,7 @@ def open_transformer(folder: Path, kind: Kind, *, class_names: tuple[str, ...] |
     config = _read_transformers_config(folder, kind, param=param)
     if class_names is not None:
         is_same = class_names == _names(config.id2label) and _task_of(kind) in str(config.architectures)
+        config.problem_type = "single_label_classification"
         config.id2label = dict(enumerate(class_names))
         config.label2id = {name: number for number, name in enumerate(class_names)}
     network, new = _load_weights(folder, kind, config, param=param)
@@ -184,9 +184,16 @@ def _reading_text(classifier: Classifier, folder: Path, param: str) -> Classifie
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    limits = [getattr(config, "max_position_embeddings", None), tokenizer.model_max_length]
-    known = [limit for limit in limits if limit is not None and 0 < limit < NO_LIMIT]
-    return replace(classifier, tokenizer=tokenizer, max_length=min([*known, MAX_TOKENS]))
+    limits = [_positions(classifier.network), tokenizer.model_max_length, MAX_TOKENS]
+    return replace(classifier, tokenizer=tokenizer, max_length=min(limit for limit in limits if limit > 0))
+
+
+def _positions(network: nn.Module) -> int:
+    """How many tokens the position embeddings reach, 0 where there are none; RoBERTa's begin after the padding's."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return 0
 
 
 def _reading_images(classifier: Classifier, folder: Path, param: str) -> Classifier:

@@ -62,7 +62,8 @@ class Labelled:
 
         Where a class is not among these it raises InvalidData, or forgets the labels if they are not needed.
         """
-        unknown = [name for name in self.class_names if name not in names]
+        numbers = {name: number for number, name in enumerate(names)}
+        unknown = [name for name in self.class_names if name not in numbers]
         if unknown and needs_labels:
             raise InvalidData(
                 f"class {unknown[0]!r} is not among those that are learned: {', '.join(map(repr, names[:20]))}",
@@ -70,7 +71,7 @@ class Labelled:
             )
         if self.labels is None or unknown:
             return replace(self, labels=None, class_names=tuple(names))
-        order = torch.tensor([list(names).index(name) for name in self.class_names])
+        order = torch.tensor([numbers[name] for name in self.class_names])
         return replace(self, labels=order[self.labels], class_names=tuple(names))
 
 

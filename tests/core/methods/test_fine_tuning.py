@@ -10,7 +10,7 @@ import peft
 import pytest
 import torch
 import transformers
-from contract import Recorder, method_named, prepare
+from contract import Recorder, RequestAfter, method_named, prepare, run_example, weights_of
 from safetensors.torch import load_file
 
 from core import load_model
@@ -21,6 +21,7 @@ from core.errors import InvalidData, InvalidSpec
 from core.execution import train
 from core.methods import classification
 from core.networks.word_pieces import train_word_pieces
+from core.registry import Example
 from core.training.run import Run
 
 TEXT = {"method": "fine_tuning", "base": "model-base", "task": "text_classification", "batch_size": 16}
@@ -139,6 +140,37 @@ def test_features_computed_once_train_the_same_head(tmp_path: Path, images: Path
     _, each, _ = trained(tmp_path / "each", spec, dataset=images, base=vit)
     for name, tensor in load_file(once / "model.safetensors").items():
         torch.testing.assert_close(tensor, load_file(each / "model.safetensors")[name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+@pytest.mark.parametrize("strategy", ["lora", "frozen_encoder"])
+def test_resumed_it_ends_where_the_uninterrupted_run_ends(
+    tmp_path: Path, texts: Path, bert: Path, strategy: str
+) -> None:
+    example = Example({**TEXT, "strategy": strategy, "steps": 5}, lambda path: None)
+    inputs = {"dataset": texts, "base": bert}
+    run_example(example, tmp_path / "whole", inputs=inputs)
+    recorder, control = Recorder(), RequestAfter("interrupt", steps=2)
+    assert run_example(example, tmp_path / "1", inputs=inputs, recorder=recorder, control=control) is None
+    kept = load_file(recorder.checkpoints[-1].path)
+    assert not [name for name in kept if "embeddings" in name]
+    run_example(example, tmp_path / "2", inputs=inputs, resume=recorder.checkpoints[-1].path)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "2")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_tokenizer_without_a_limit_stays_within_the_positions(tmp_path: Path, texts: Path, bert: Path) -> None:
+    base = tmp_path / "base"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert, model_max_length=10**30)
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=8, pad_token_id=0, num_labels=2, problem_type="regression",
+    )  # fmt: skip
+    transformers.RobertaForSequenceClassification(config).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    _, folder, recorder = trained(tmp_path / "run", {**TEXT, "steps": 1}, dataset=texts, base=base)
+    assert any("longer than 7 tokens" in text for text in recorder.messages)
+    assert json.loads((folder / "config.json").read_text())["problem_type"] == "single_label_classification"
 
 
 def test_a_pooler_that_the_base_lacks_learns_with_the_head(tmp_path: Path, texts: Path, bert: Path) -> None:
