@@ -23,7 +23,8 @@ _classes: dict[str, type[nn.Module]] = {}
 def network(name: str) -> Callable[[Class], Class]:
     """Make a module class known under `model_type: weightworks-<name>`.
 
-    The class keeps its constructor's arguments, as JSON values, in `self.config`.
+    The class keeps its constructor's arguments, as JSON values, in `self.config`. One that has files of its own beside
+    the weights, such as a vocabulary, takes them up in `read_files(folder)`.
     """
 
     def register(cls: Class) -> Class:
@@ -61,4 +62,6 @@ def load_network(folder: Path) -> nn.Module:
         raise InvalidData(f"config.json names the unknown model_type '{config['model_type']}'", param="model")
     built = cls(**config["arguments"])
     built.load_state_dict(load_file(folder / "model.safetensors"))
+    if callable(read_files := getattr(built, "read_files", None)):
+        read_files(folder)
     return built.eval()
