@@ -28,7 +28,7 @@ from core.training.image_grid import write_grid
 from core.training.run import Run
 
 MAX_FEATURES = 16_384  # beyond, the scatter matrix alone takes over 2 GiB
-PANELS = 4
+Array = npt.NDArray[Any]
 
 ComponentCount = Annotated[int, Field(ge=1, le=MAX_FEATURES)]
 VarianceFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -43,7 +43,7 @@ class PCASpec(MethodSpec):
         description="Components to keep: a number, the fraction of variance they must explain, or all (also null).",
     )
     whiten: bool = Field(False, description="Scale codes to unit variance.")
-    block_rows: int = Field(4096, ge=1, le=1_000_000, description="Rows read from disk at a time.")
+    block_rows: int = Field(8192, ge=1, le=1_000_000, description="Rows read from disk at a time.")
     image_size: int | None = Field(
         None, ge=1, le=1024, description="Resize images to this many pixels a side; none: all are of one size."
     )
@@ -86,38 +86,27 @@ class Scatter:
 
     def __init__(self, features: int, *, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
+        self.device = device
         self.count = 0
-        self.mean = torch.zeros(features, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros(features, features, dtype=torch.float64, device=device)  # upper triangle
+        self.mean = np.zeros(features)
+        self.scatter = np.zeros((features, features))
 
     def add(self, rows: torch.Tensor) -> None:
         """Take up a block of rows, [rows, features]."""
-        rows = rows.to(self.mean.device, self.dtype)
-        weights = torch.full((len(rows),), 1 / len(rows), dtype=self.dtype, device=rows.device)
-        near_mean = weights @ rows
-        centred = rows - near_mean
-        # near_mean is rounded to dtype; what it misses is small, so that rounding it again is harmless.
-        missed = (weights @ centred).double()
-        self._add_products(centred)
-        self.scatter.addr_(missed, missed, alpha=-len(rows))
-        step = near_mean.double() + missed - self.mean
+        near_mean, missed, products = block_moments(rows.to(self.device, self.dtype))
         total = self.count + len(rows)
-        self.scatter.addr_(step, step, alpha=self.count * len(rows) / total)
+        step = near_mean + missed - self.mean
+        apart = np.stack([step, missed])
+        self.scatter += products
+        self.scatter += (apart.T * [self.count * len(rows) / total, -len(rows)]) @ apart
         self.mean += step * (len(rows) / total)
         self.count = total
 
-    def _add_products(self, centred: torch.Tensor) -> None:
-        """Add centred' centred, above the diagonal and little below it: 5/8 of the work of the whole product."""
-        features = centred.shape[1]
-        width = -(-features // PANELS)
-        for start in range(0, features, width):
-            panel = slice(start, start + width)
-            self.scatter[panel, start:] += centred[:, panel].T @ centred[:, start:]
-
     def decompose(self) -> Decomposition:
         """The principal components of all rows so far."""
-        variances, vectors = torch.linalg.eigh(self.scatter / (self.count - 1), UPLO="U")
-        return Decomposition(self.mean, variances.flip(0).clamp(min=0), vectors.T.flip(0))
+        covariance = torch.from_numpy(self.scatter / (self.count - 1)).to(self.device)
+        variances, vectors = (found.cpu() for found in torch.linalg.eigh(covariance))
+        return Decomposition(torch.from_numpy(self.mean), variances.flip(0).clamp(min=0), vectors.T.flip(0))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything gathered."""
@@ -125,9 +114,24 @@ class Scatter:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.count = state_dict["count"]
-        self.mean.copy_(state_dict["mean"])
-        self.scatter.copy_(state_dict["scatter"])
+        self.count, self.mean, self.scatter = (state_dict[name] for name in ("count", "mean", "scatter"))
+
+
+def block_moments(rows: torch.Tensor) -> tuple[Array, Array, Array]:
+    """A block's mean [features] as rounded to its dtype, what that misses, and the products of its centred rows.
+
+    The rows are centred on the rounded mean; what it misses is small, so that rounding it again is harmless.
+    """
+    x: Any = rows
+    weights: Any = torch.full_like(rows[:, 0], 1 / len(rows))
+    if rows.device.type == "cpu":
+        # NumPy's BLAS makes x'x as a symmetric product, which is half of the work; PyTorch's does not.
+        x, weights = x.numpy(), weights.numpy()
+    near_mean = weights @ x
+    centred = x - near_mean
+    found = near_mean, weights @ centred, centred.T @ centred
+    near_mean, missed, products = (torch.as_tensor(array).cpu().numpy() for array in found)
+    return near_mean.astype(np.float64), missed.astype(np.float64), products
 
 
 class FewRows:
@@ -151,6 +155,7 @@ class FewRows:
         rows = torch.cat(self.blocks).to(self.device, torch.float64)
         mean = rows.mean(0)
         _, singular_values, components = torch.linalg.svd(rows - mean, full_matrices=False)
+        mean, singular_values, components = mean.cpu(), singular_values.cpu(), components.cpu()
         return Decomposition(mean, singular_values.square() / (len(rows) - 1), components)
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,6 +188,8 @@ class TableBlocks(Sequence[torch.Tensor]):
         return -(-self.examples // self.rows)
 
     def __getitem__(self, index: Any) -> Any:
+        if index >= len(self):
+            raise IndexError(index)
         if index < self._next:
             self._reader, self._next = self._read(), 0
         block = next(islice(self._reader, index - self._next, None))
@@ -251,11 +258,12 @@ def product_type(rows: torch.Tensor, spec: PCASpec) -> torch.dtype:
     A product of float32 columns errs by the columns' mean variance times 1e-8 or so; that is too much for a component
     that explains far less than the mean column does.
     """
-    if len(rows) <= rows.shape[1]:
+    features = rows.shape[1]
+    if len(rows) <= features:
         return torch.float64
-    scatter = Scatter(rows.shape[1], dtype=torch.float64, device=rows.device)
-    scatter.add(rows)
-    variances = scatter.decompose().variances
+    scatter = Scatter(features, dtype=torch.float64, device=rows.device)
+    scatter.add(rows[: 4 * features])
+    variances = torch.linalg.eigvalsh(torch.from_numpy(scatter.scatter / (scatter.count - 1))).flip(0)
     largest, smallest = variances[0], variances[components_kept(variances, spec, most=len(variances)) - 1]
     is_in_range = largest < 1e25 and smallest > 1e-25  # sums of squares neither overflow nor vanish
     return torch.float32 if is_in_range and smallest > 0.3 * variances.mean() else torch.float64

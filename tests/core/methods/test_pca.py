@@ -20,7 +20,16 @@ from core.catalog import read_spec
 from core.data.examples import write_images
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData, InvalidSpec
-from core.methods.pca import FewRows, PCASpec, Scatter, check, components_kept, product_type, with_fixed_signs
+from core.methods.pca import (
+    FewRows,
+    PCASpec,
+    Scatter,
+    TableBlocks,
+    check,
+    components_kept,
+    product_type,
+    with_fixed_signs,
+)
 from core.registry import Example
 
 DOCS = Path(__file__).parents[3] / "docs" / "methods" / "pca.md"
@@ -106,6 +115,15 @@ def test_streamed_equals_in_memory(tmp_path: Path) -> None:
     streamed, _ = train_on(data, tmp_path / "streamed", block_rows=17)
     torch.testing.assert_close(streamed.explained_variance, whole.explained_variance, rtol=1e-6, atol=0)
     torch.testing.assert_close(streamed.components, whole.components, rtol=0, atol=1e-6)
+
+
+def test_blocks_of_a_table_can_be_asked_for_in_any_order(tmp_path: Path) -> None:
+    data = correlated(100, 4, offset=0)
+    np.save(tmp_path / "data.npy", data)
+    blocks = TableBlocks(tmp_path / "data.npy", rows=30)
+    assert [len(block) for block in blocks] == [30, 30, 30, 10]
+    for index in (2, 0, 3):
+        assert torch.equal(blocks[index], torch.from_numpy(data[30 * index : 30 * index + 30]))
 
 
 def test_fewer_rows_than_features_are_decomposed_whole(tmp_path: Path) -> None:
