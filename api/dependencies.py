@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session
 
-from core import queue
+from api.announcing import Announcer
+from api.reading import EventReader
+from api.stopping import Stopping
 from core.errors import Forbidden, Unauthenticated
 from core.jobs.database import Database
 from core.jobs.events import added_events
 from core.jobs.keys import find_key
-from core.jobs.models import Event
 from core.jobs.status import Role
 from core.jobs.store import Order
 from core.progress import Publisher, Tail
@@ -30,29 +32,30 @@ class Server:
     database: Database
     storage: Storage
     publisher: Publisher
+    announcer: Announcer
     tail: Tail
+    reader: EventReader
+    stopping: Stopping
 
-    def announce(self, session: object, *, wake: str | None = None) -> None:
-        """After a commit: publish the events that the transaction wrote, and wake a worker for that device."""
-        events: list[Event] = added_events(session)  # type: ignore[arg-type]
-        if wake is not None:
-            queue.wake(wake)
-        self.publisher.publish(events)
+    def announce(self, session: Session, *, wake: Sequence[str] = ()) -> None:
+        """After a commit: publish the events that the transaction wrote, and wake a worker for each device."""
+        self.announcer.announce(added_events(session), wake)
 
 
 @dataclass(frozen=True)
 class Caller:
     """Who is asking: the project that the key belongs to, and what the key may do."""
 
+    key_id: str
     project_id: str
     project_name: str
     role: Role
 
 
-_bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer ww-...`")
+_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `Authorization: Bearer ww-...`")
 
 
-def get_server(request: Request) -> Server:
+async def get_server(request: Request) -> Server:
     """The server's parts."""
     server: Server = request.app.state.server
     return server
@@ -74,7 +77,7 @@ def caller_with(needed: Role) -> Callable[..., Caller]:
         key, project = found
         if not key.role.allows(needed):
             raise Forbidden(f"this needs a key of role '{needed}', and this one's is '{key.role}'")
-        return Caller(project.id, project.name, key.role)
+        return Caller(key.id, project.id, project.name, key.role)
 
     return find
 
@@ -90,8 +93,8 @@ class Page:
     """Which part of a list is wanted."""
 
     limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20
-    after: Annotated[str | None, Query(max_length=128, description="Id of the last one seen.")] = None
-    order: Annotated[Order, Query(description="By time of creation.")] = "desc"
+    after: Annotated[str | None, Query(min_length=1, max_length=128, description="Id of the last one seen.")] = None
+    order: Annotated[Order, Query(description="By time: newest first (desc) or oldest first (asc).")] = "desc"
 
 
 PageDep = Annotated[Page, Depends()]

@@ -29,18 +29,23 @@ def submit_once(
     body.
     """
     body_sha256 = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    for _ in range(2):
-        try:
-            with server.database.write() as session:
-                known = find_submission(session, caller.project_id, key, body_sha256) if key else None
-                if known is not None:
-                    return known, session
-                made = make(session)
-                if key:
-                    remember_submission(session, caller.project_id, key, body_sha256, made)
-            return made, session
-        except IntegrityError:
-            if key is None:
-                raise
-            # The same key was committed by a request beside this one: the second look finds it.
-    raise AssertionError("a key that collides is found at the second look")
+    try:
+        return _submit(server, caller, key, body_sha256, make)
+    except IntegrityError:
+        if key is None:
+            raise
+        # The same key may have been committed by a request beside this one: a second look finds it.
+        return _submit(server, caller, key, body_sha256, make)
+
+
+def _submit(
+    server: Server, caller: Caller, key: str | None, body_sha256: str, make: Callable[[Session], str]
+) -> tuple[str, Session]:
+    with server.database.write() as session:
+        known = find_submission(session, caller.project_id, key, body_sha256) if key else None
+        if known is not None:
+            return known, session
+        made = make(session)
+        if key:
+            remember_submission(session, caller.project_id, key, body_sha256, made)
+    return made, session

@@ -12,10 +12,15 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from api import problems
+from api import problems, uploads
+from api.announcing import Announcer
 from api.dependencies import Server
+from api.middleware import Surroundings
+from api.reading import EventReader
 from api.routes import api_keys, artifacts, files, health, jobs, methods, models, pipelines, watching
+from api.stopping import Stopping
 from api.sweeper import sweep_forever
+from core import queue
 from core.jobs.database import Database
 from core.jobs.keys import ensure_admin_key
 from core.progress import Publisher, Tail
@@ -41,9 +46,7 @@ def create_app(config: Settings) -> FastAPI:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-            await server.tail.close()
-            server.publisher.close()
-            server.database.close()
+            await close_server(server)
 
     # Docs come from files beside the app: the docs page works where there is no internet.
     app = FastAPIOffline(
@@ -53,7 +56,11 @@ def create_app(config: Settings) -> FastAPI:
         app.include_router(module.router)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     problems.install(app)
-    app.add_middleware(problems.Headers, max_json_bytes=config.max_request_bytes)
+    app.add_middleware(
+        Surroundings,
+        body_limit=config.max_request_bytes,
+        body_limits={"/v1/files": config.max_upload_bytes + uploads.OVERHEAD_BYTES},
+    )
     _finish_schema(app)
     return app
 
@@ -64,13 +71,27 @@ def make_server(config: Settings) -> Server:
     if config.admin_key is not None:
         with database.write() as session:
             ensure_admin_key(session, config.admin_key.get_secret_value())
+    publisher = Publisher(config.redis_url)
     return Server(
         settings=config,
         database=database,
         storage=Storage(config.storage_path),
-        publisher=Publisher(config.redis_url),
+        publisher=publisher,
+        announcer=Announcer(publisher, queue.wake),
         tail=Tail(config.redis_url),
+        reader=EventReader(database, publisher),
+        stopping=Stopping(),
     )
+
+
+async def close_server(server: Server) -> None:
+    """Say what is still to be said, then close all connections."""
+    server.stopping.close()
+    server.announcer.close()
+    server.reader.close()
+    await server.tail.close()
+    server.publisher.close()
+    server.database.close()
 
 
 def _finish_schema(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from api import schemas
 from api.dependencies import Page
-from core.errors import NotFound
+from api.lineage import lineages_of, origins_of
 from core.jobs import store
-from core.jobs.inputs import lineage_of, model_of_job, resolve_references
-from core.jobs.models import ApiKey, Checkpoint, Event, File, Job, Pipeline, TrainedModel
+from core.jobs.details import Details, details_of
+from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, TrainedModel
 from core.jobs.status import Status
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -49,7 +49,19 @@ def file_object(file: File) -> schemas.FileObject:
 
 def job_object(session: Session, job: Job) -> schemas.JobObject:
     """A job, with everything that is known of it."""
-    model = model_of_job(session, job.id) if job.status is Status.SUCCEEDED else None
+    return job_objects(session, [job])[0]
+
+
+def job_objects(session: Session, jobs: Sequence[Job]) -> list[schemas.JobObject]:
+    """Jobs of one project, with everything that is known of them."""
+    if not jobs:
+        return []
+    details = details_of(session, jobs[0].project_id, jobs)
+    lineages = lineages_of(session, jobs, details)
+    return [_job_object(job, details[job.id], lineages[job.id]) for job in jobs]
+
+
+def _job_object(job: Job, details: Details, lineage: dict[str, Any]) -> schemas.JobObject:
     return schemas.JobObject(
         id=job.id,
         created_at=job.created_at,
@@ -62,27 +74,43 @@ def job_object(session: Session, job: Job) -> schemas.JobObject:
         metadata=job.tags,
         priority=job.priority,
         progress=_progress(job),
-        metrics={name: value for name, value in job.metrics.items() if math.isfinite(value)},
-        waiting=_waiting(session, job) if job.status is Status.QUEUED else None,
+        metrics=finite(job.metrics),
+        waiting=_waiting(job, details) if job.status is Status.QUEUED else None,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
-        attempts=[
-            schemas.AttemptObject(
-                attempt=row.attempt,
-                fence=row.fence,
-                worker=row.owner,
-                started_at=row.started_at,
-                ended_at=row.ended_at,
-                outcome=row.outcome,
-            )
-            for row in store.list_attempts(session, job.id)
-        ],
+        attempts=[_attempt_object(row) for row in details.attempts],
         cancel_requested=job.cancel_requested,
-        error=None if job.error is None else schemas.ErrorBody(**job.error),
-        lineage=model.lineage if model else _lineage(session, job),
-        model=model.id if model else None,
+        error=None if job.error is None else _error_object(job.error),
+        lineage=lineage,
+        model=details.model.id if details.model else None,
         pipeline=job.pipeline_id,
         pipeline_step=job.pipeline_step,
+    )
+
+
+def _error_object(error: Mapping[str, Any]) -> schemas.ErrorObject:
+    known = schemas.ErrorObject.model_fields
+    return schemas.ErrorObject(**{name: value for name, value in error.items() if name in known})
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Numbers as JSON has them: null for what is infinite or not a number."""
+    return {name: finite_value(value) for name, value in metrics.items()}
+
+
+def finite_value(value: float) -> float | None:
+    """The number, or None for what JSON has no number for."""
+    return value if math.isfinite(value) else None
+
+
+def _attempt_object(row: Attempt) -> schemas.AttemptObject:
+    return schemas.AttemptObject(
+        attempt=row.attempt,
+        fence=row.fence,
+        worker=row.owner,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        outcome=row.outcome,
     )
 
 
@@ -101,36 +129,23 @@ def _progress(job: Job) -> schemas.ProgressObject | None:
     )
 
 
-def _waiting(session: Session, job: Job) -> schemas.WaitingObject:
+def _waiting(job: Job, details: Details) -> schemas.WaitingObject:
     worker = {"auto": "any", "cpu": "any", "cuda": "gpu"}[job.device]
     needs = [
-        schemas.NeededJob(field=field, job=needed.id, status=needed.status)
-        for field, needed in store.needs_of(session, job.id).items()
-        if needed.status is not Status.SUCCEEDED
+        schemas.NeededJob(field=need.field, job=need.job_id, status=need.status)
+        for need in details.needs
+        if need.status is not Status.SUCCEEDED
     ]
-    if needs:
+    if needs or details.place is None:
         names = ", ".join(f"{need.job} ({need.status})" for need in needs)
         reason = f"waits for the weights of {names}"
-        return schemas.WaitingObject(reason=reason, position=None, ahead=None, needs=needs, worker=worker)
-    ahead = store.jobs_ahead(session, job)
-    reason = f"waits for a worker; {ahead} ahead" if ahead else "waits for a worker; it is next"
-    return schemas.WaitingObject(reason=reason, position=ahead + 1, ahead=ahead, needs=[], worker=worker)
-
-
-def _lineage(session: Session, job: Job) -> dict[str, Any]:
-    """Where data and models come from, while the job has made no model that says so."""
-    fields = {name: value for name, value in job.spec.items() if isinstance(value, str)}
-    files = {name: value for name, value in fields.items() if value.startswith("file-")}
-    models = {name: value for name, value in fields.items() if value.startswith("model-")}
-    needs = {field: {"job": needed.id} for field, needed in store.needs_of(session, job.id).items()}
-    known: dict[str, Any] = {}
-    for name, value in {**files, **models}.items():
-        try:
-            place = {"files": {name: value}, "models": {}} if name in files else {"files": {}, "models": {name: value}}
-            known |= lineage_of(resolve_references(session, project_id=job.project_id, job_id=job.id, **place))
-        except NotFound:
-            known[name] = {"deleted": value}
-    return {**known, **needs}
+        return schemas.WaitingObject(reason=reason, position=None, ahead=[], needs=needs, worker=worker)
+    place = details.place
+    before = place.position - 1
+    reason = f"waits for a worker; {before} {'job is' if before == 1 else 'jobs are'} ahead of it"
+    if not before:
+        reason = "waits for a worker; it is next"
+    return schemas.WaitingObject(reason=reason, position=place.position, ahead=place.ahead, needs=[], worker=worker)
 
 
 def event_object(event: Event) -> schemas.EventObject:
@@ -141,8 +156,13 @@ def event_object(event: Event) -> schemas.EventObject:
         level=event.level,
         message=event.message,
         created_at=event.created_at,
-        data=event.data,
+        data=finite_data(event.data),
     )
+
+
+def finite_data(data: dict[str, Any]) -> dict[str, Any]:
+    """An event's data as JSON has it."""
+    return {**data, "values": finite(data["values"])} if "values" in data else data
 
 
 def checkpoint_object(row: Checkpoint) -> schemas.CheckpointObject:
@@ -154,38 +174,52 @@ def checkpoint_object(row: Checkpoint) -> schemas.CheckpointObject:
         step=row.step,
         bytes=row.bytes,
         sha256=row.sha256,
-        metrics=row.metrics,
+        metrics=finite(row.metrics),
     )
 
 
-def model_object(model: TrainedModel | File) -> schemas.ModelObject:
+def model_object(model: TrainedModel | File, *, project: str) -> schemas.ModelObject:
     """A model that a job made, or an uploaded base model."""
-    if isinstance(model, File):
-        made = {"name": model.filename, "method": None, "job": None, "metrics": {}, "lineage": {"sha256": model.sha256}}
-    else:
-        metrics = {name: value for name, value in model.metrics.items() if math.isfinite(value)}
-        made = {"name": model.name, "method": model.method, "job": model.job_id, "metrics": metrics}
-        made["lineage"] = model.lineage
+    told: dict[str, Any] = (
+        {
+            "name": model.filename,
+            "method": None,
+            "job": None,
+            "metrics": {},
+            "lineage": {"upload": schemas.Origin(file=model.id, filename=model.filename, sha256=model.sha256)},
+        }
+        if isinstance(model, File)
+        else {
+            "name": model.name,
+            "method": model.method,
+            "job": model.job_id,
+            "metrics": finite(model.metrics),
+            "lineage": origins_of(model.lineage),
+        }
+    )
+    created = model.created_at
     return schemas.ModelObject(
-        id=model.id,
-        created=model.created_at,
-        created_at=model.created_at,
-        owned_by=model.project_id,
-        bytes=model.bytes,
-        **made,
+        id=model.id, created=created, created_at=created, owned_by=project, bytes=model.bytes, **told
     )
 
 
-def pipeline_object(session: Session, pipeline: Pipeline) -> schemas.PipelineObject:
-    """A pipeline and its jobs, by their local names."""
-    jobs = store.jobs_of_pipeline(session, pipeline.id)
-    return schemas.PipelineObject(
-        id=pipeline.id,
-        created_at=pipeline.created_at,
-        name=pipeline.name,
-        status=_pipeline_status([job.status for job in jobs]),
-        jobs={job.pipeline_step or job.id: job_object(session, job) for job in jobs},
-    )
+def pipeline_objects(session: Session, pipelines: Sequence[Pipeline]) -> list[schemas.PipelineObject]:
+    """Pipelines and their jobs, by their local names."""
+    jobs = store.jobs_of_pipelines(session, [pipeline.id for pipeline in pipelines])
+    shown = {job.id: job for job in job_objects(session, jobs)}
+    found = []
+    for pipeline in pipelines:
+        mine = {job.pipeline_step or job.id: shown[job.id] for job in jobs if job.pipeline_id == pipeline.id}
+        found.append(
+            schemas.PipelineObject(
+                id=pipeline.id,
+                created_at=pipeline.created_at,
+                name=pipeline.name,
+                status=_pipeline_status([job.status for job in mine.values()]),
+                jobs=mine,
+            )
+        )
+    return found
 
 
 def _pipeline_status(statuses: Sequence[Status]) -> Status:
@@ -201,8 +235,8 @@ def _pipeline_status(statuses: Sequence[Status]) -> Status:
     return Status.SUCCEEDED
 
 
-def key_object(key: ApiKey) -> schemas.ApiKeyObject:
+def key_object(key: ApiKey, *, project: str) -> schemas.ApiKeyObject:
     """An API key."""
     return schemas.ApiKeyObject(
-        id=key.id, name=key.name, role=key.role, project=key.project_id, hint=key.hint, created_at=key.created_at
+        id=key.id, name=key.name, role=key.role, project=project, hint=key.hint, created_at=key.created_at
     )

@@ -2,143 +2,125 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import logging
-import secrets
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from core.catalog import spec_error
-from core.errors import (
-    Conflict,
-    InvalidRequest,
-    NotFound,
-    TooLarge,
-    Unauthenticated,
-    Unavailable,
-    WeightworksError,
-)
+from core.errors import InvalidRequest, NotFound, TooLarge, Unavailable, WeightworksError
 
 log = logging.getLogger("weightworks.api")
 
-SECURITY_HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
-}
+RAW_RECEIVE = "weightworks.receive"  # where the scope keeps `receive` as the server gave it, without our limit
+DRAIN_SECONDS, DRAIN_BYTES = 1.0, 16 * 2**20
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of the app answered in the envelope."""
+    """Have every error of the app answered in the envelope; what is unforeseen is answered by the middleware."""
     app.add_exception_handler(WeightworksError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    for away in (OperationalError, InterfaceError):
+    app.add_exception_handler(OSError, _disk)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database)
-    app.add_exception_handler(Exception, _unexpected)
 
 
-def respond(error: WeightworksError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def respond(error: WeightworksError, headers: Mapping[str, str] | None = None) -> Response:
     """The error as a response."""
-    extra = dict(headers or {})
-    if isinstance(error, Conflict):
-        extra["x-should-retry"] = "false"
-    if isinstance(error, Unauthenticated):
-        extra["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, Unavailable):
-        extra["retry-after"] = "2"
-    return JSONResponse({"error": error.as_dict()}, status_code=error.status, headers=extra)
+    return _envelope(error.status, error.as_dict(), headers)
 
 
-async def _ours(request: Request, error: Exception) -> JSONResponse:
+def _envelope(status: int, error: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    added = dict(headers or {})
+    if status == HTTPStatus.CONFLICT:
+        added["x-should-retry"] = "false"  # the openai client would send it again
+    if status == HTTPStatus.UNAUTHORIZED:
+        added["www-authenticate"] = "Bearer"
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        added["retry-after"] = "2"
+    kind = _ClosingResponse if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else JSONResponse
+    return kind({"error": error}, status_code=status, headers=added)
+
+
+async def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, WeightworksError)  # noqa: S101 - registered for it
     return respond(error)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
     found = error.errors()
-    if found and found[0]["type"] == "json_invalid":
-        return respond(InvalidRequest(f"the body is not JSON: {found[0].get('ctx', {}).get('error', '')}"))
-    return respond(spec_error(found))
+    if found[0]["type"] == "json_invalid":
+        return respond(InvalidRequest(f"the body is not JSON: {found[0]['ctx']['error']}", code="invalid_json"))
+    problem = spec_error(found)
+    if found[0]["loc"][0] != "body":
+        problem.code = "invalid_parameter"
+    return respond(problem)
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
+    """What Starlette and FastAPI raise by themselves."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-    if error.status_code == NotFound.status:
+    if error.status_code == HTTPStatus.NOT_FOUND:
         return respond(NotFound(f"there is nothing at {request.method} {request.url.path[:200]}; see /docs"))
-    problem = InvalidRequest(str(error.detail), code="method_not_allowed" if error.status_code == 405 else None)
-    response = respond(problem, error.headers)
-    response.status_code = error.status_code
-    return response
+    status = HTTPStatus(error.status_code)
+    message, code = str(error.detail), status.name.lower()
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"{request.method} cannot be done at {request.url.path[:200]}; see /docs"
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        code = TooLarge.code
+    kind = InvalidRequest.type if status < HTTPStatus.INTERNAL_SERVER_ERROR else WeightworksError.type
+    return _envelope(status, {"message": message, "type": kind, "param": None, "code": code}, error.headers)
 
 
-async def _database(request: Request, error: Exception) -> JSONResponse:
-    log.error("the database cannot be reached: %s", error)
+async def _database(request: Request, error: Exception) -> Response:
+    log.error("the database cannot be reached: %s", str(error).partition("\n")[0])
     return respond(Unavailable("the database cannot be reached now; try again in a moment"))
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    request_id = request.scope.get("request_id")
-    log.exception("request %s failed", request_id, exc_info=error)
-    return respond(WeightworksError(f"the server failed at this request; its log has more under {request_id}"))
+async def _disk(request: Request, error: Exception) -> Response:
+    """Storage that is full or read-only; any other OSError is a fault of ours."""
+    assert isinstance(error, OSError)  # noqa: S101 - registered for it
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        raise error
+    log.error("storage fails: %s", error)
+    return respond(Unavailable(f"storage cannot take this now: {error.strerror}", code="storage_unavailable"))
 
 
-class Headers:
-    """Gives every answer an `x-request-id` and the security headers, and refuses bodies over the limit by length."""
+class _ClosingResponse(JSONResponse):
+    """Refuses a body that is too large, and closes the connection once the client has had a moment to read that.
 
-    def __init__(self, app: ASGIApp, *, max_json_bytes: int) -> None:
-        self.app = app
-        self.max_json_bytes = max_json_bytes
+    Closing at once, with bytes unread, would reset the connection, and the client might lose the answer.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        scope["request_id"] = request_id = f"req_{secrets.token_hex(12)}"
-        headers = dict(scope["headers"])
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", request_id.encode()),
-                    *((name, value) for name, value in SECURITY_HEADERS.items() if name not in present),
-                ]
-            await send(message)
-
-        is_upload = headers.get(b"content-type", b"").startswith(b"multipart/")
-        length = headers.get(b"content-length", b"0")
-        if not is_upload and length.isdigit() and int(length) > self.max_json_bytes:
-            error = TooLarge(f"the body is over {self.max_json_bytes:,} bytes; upload large data as a file")
-            await respond(error)(scope, receive, send_with_headers)
-            return
-        if not is_upload and b"transfer-encoding" in headers:
-            receive = _limited(receive, self.max_json_bytes)
-        await self.app(scope, receive, send_with_headers)
+        self.headers["connection"] = "close"
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_drain(scope.get(RAW_RECEIVE, receive)), DRAIN_SECONDS)
+        await send({"type": "http.response.body", "body": b""})
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive`, raising TooLarge once a body of unknown length grows past `limit`."""
-    seen = 0
-
-    async def limited() -> Message:
-        nonlocal seen
+async def _drain(receive: Receive) -> None:
+    left = DRAIN_BYTES
+    while left > 0:
         message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise TooLarge(f"the body is over {limit:,} bytes; upload large data as a file")
-        return message
-
-    return limited
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
+        left -= len(message.get("body", b""))
 
 
 def envelope_schema() -> dict[str, Any]:
@@ -148,6 +130,7 @@ def envelope_schema() -> dict[str, Any]:
         "type": "object",
         "properties": {"where": {"type": "string"}, "what": {"type": "string"}},
         "required": ["where", "what"],
+        "additionalProperties": False,
     }
     inner = {
         "type": "object",
@@ -159,5 +142,12 @@ def envelope_schema() -> dict[str, Any]:
             "problems": {"type": "array", "items": problem},
         },
         "required": ["message", "type", "param", "code"],
+        "additionalProperties": False,
     }
-    return {"title": "Error", "type": "object", "properties": {"error": inner}, "required": ["error"]}
+    return {
+        "title": "Error",
+        "type": "object",
+        "properties": {"error": inner},
+        "required": ["error"],
+        "additionalProperties": False,
+    }

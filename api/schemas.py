@@ -35,6 +35,13 @@ class Deleted(Answer):
     deleted: Literal[True] = True
 
 
+class ExampleObject(Answer):
+    """A job that runs as it is, once its data set is uploaded."""
+
+    spec: dict[str, Any] = Field(description="The spec, without `dataset` and the models that it needs.")
+    dataset: str = Field(description="Where its data set is to be had.")
+
+
 class MethodObject(Answer):
     """A training method."""
 
@@ -45,18 +52,9 @@ class MethodObject(Answer):
     paper: str
     reads: list[str] = Field(description="Kinds of data set it takes.")
     opens_with: str = Field(description="What its artifacts open with.")
-    example: dict[str, Any] = Field(description="A spec that runs on the example data set.")
-    example_needs: dict[str, dict[str, Any]] = Field(description="Jobs whose models the example needs, by field.")
+    example: ExampleObject
+    example_needs: dict[str, ExampleObject] = Field(description="Jobs whose models the example needs, by field.")
     spec_schema: dict[str, Any] = Field(description="JSON schema of its spec.")
-
-
-class MethodSummary(Answer):
-    """A training method, in a list."""
-
-    id: str
-    object: Literal["method"] = "method"
-    summary: str
-    reads: list[str]
 
 
 class FileObject(Answer):
@@ -98,8 +96,8 @@ class WaitingObject(Answer):
     """Why a queued job does not run yet."""
 
     reason: str
-    position: int | None = Field(description="1: it is next.")
-    ahead: int | None
+    position: int | None = Field(description="Its place among all jobs that could start; 1: it is next.")
+    ahead: list[str] = Field(description="The first of the project's own jobs that start before it.")
     needs: list[NeededJob]
     worker: str = Field(description="The device that it needs a worker for.")
 
@@ -115,15 +113,31 @@ class AttemptObject(Answer):
     outcome: str | None
 
 
-class ErrorBody(BaseModel):
-    """What went wrong."""
+class ProblemObject(Answer):
+    """One thing that is wrong with a data set, and where."""
 
-    model_config = ConfigDict(extra="allow")
+    where: str
+    what: str
+
+
+class ErrorObject(Answer):
+    """Why a job failed, and what would help."""
 
     message: str
     type: str
     param: str | None
     code: str | None
+    problems: list[ProblemObject] = []
+
+
+class Origin(Answer):
+    """Where a data set or a model comes from."""
+
+    file: str | None = None
+    filename: str | None = None
+    sha256: str | None = None
+    model: str | None = None
+    job: str | None = None
 
 
 class JobObject(Answer):
@@ -141,14 +155,14 @@ class JobObject(Answer):
     metadata: dict[str, str]
     priority: int
     progress: ProgressObject | None
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     waiting: WaitingObject | None
     attempt: int
     max_attempts: int
     attempts: list[AttemptObject]
     cancel_requested: bool
-    error: ErrorBody | None
-    lineage: dict[str, Any]
+    error: ErrorObject | None
+    lineage: dict[str, Origin] = Field(description="Where data and models come from, by the spec's field.")
     model: str | None
     pipeline: str | None
     pipeline_step: str | None
@@ -188,14 +202,19 @@ class SeriesObject(Answer):
     """One metric over the steps."""
 
     name: str
+    points: int = Field(description="How many there are before downsampling.")
     steps: list[int]
-    values: list[float]
+    values: list[float | None]
 
 
 class MetricsObject(Answer):
     """A job's metrics as series."""
 
     object: Literal["job.metrics"] = "job.metrics"
+    job: str
+    downsampling: Literal["min_max"] | None = Field(
+        description="min_max: longer series were cut into stretches, and the extremes of each were kept."
+    )
     series: list[SeriesObject]
 
 
@@ -219,7 +238,7 @@ class CheckpointObject(Answer):
     step: int
     bytes: int
     sha256: str
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
 
 class ArtifactObject(Answer):
@@ -232,11 +251,9 @@ class ArtifactObject(Answer):
     media_type: str
 
 
-class ArtifactsObject(Answer):
-    """All files that a job made."""
+class ArtifactsObject(ListOf[ArtifactObject]):
+    """All files that a job made; `first_id` and `last_id` are paths."""
 
-    object: Literal["list"] = "list"
-    data: list[ArtifactObject]
     bytes: int
 
 
@@ -252,8 +269,8 @@ class ModelObject(Answer):
     method: str | None
     job: str | None
     bytes: int
-    metrics: dict[str, float]
-    lineage: dict[str, Any]
+    metrics: dict[str, float | None]
+    lineage: dict[str, Origin]
 
 
 class PipelineObject(Answer):

@@ -12,7 +12,7 @@ from core.catalog import method_named
 from core.data.profile import Profile
 from core.errors import InvalidData, InvalidSpec
 from core.jobs.files import BASE_MODEL, lock_file
-from core.jobs.inputs import get_model
+from core.jobs.inputs import get_model, model_of_job
 from core.jobs.models import Job
 from core.jobs.status import Status
 from core.jobs.store import create_job, get_job
@@ -29,13 +29,8 @@ class Checked:
     needs: Mapping[str, str]
 
 
-def check_submission(
-    session: Session, project_id: str, spec: MethodSpec, *, local_jobs: Mapping[str, str] | None = None
-) -> Checked:
-    """Check all that a spec names.
-
-    `local_jobs`: a pipeline's local names to job ids. Raises InvalidSpec, InvalidData or NotFound, naming the field.
-    """
+def check_submission(session: Session, project_id: str, spec: MethodSpec) -> Checked:
+    """Check all that a spec names; raises InvalidSpec, InvalidData or NotFound, naming the field."""
     method = method_named(spec.method)
     profile = None
     for field, file_id in files_of(spec).items():
@@ -46,7 +41,7 @@ def check_submission(
     assert profile is not None  # noqa: S101 - every spec has a data set
     if method.check is not None:
         method.check(spec, profile)
-    return Checked(spec, profile, _models(session, project_id, spec, local_jobs or {}))
+    return Checked(spec, profile, _models(session, project_id, spec))
 
 
 def _data_set(session: Session, project_id: str, file_id: str, field: str, method: Method) -> Profile:
@@ -56,20 +51,23 @@ def _data_set(session: Session, project_id: str, file_id: str, field: str, metho
     profile = Profile.from_dict(file.profile)
     if profile.kind not in method.reads:
         kinds = ", ".join(method.reads)
-        raise InvalidSpec(f"{file_id} holds {profile.kind}, and {method.name} reads {kinds}", param=field)
+        raise InvalidSpec(f"{file_id} holds {profile.kind}, and {method.name} takes {kinds}", param=field)
     if profile.examples == 0:
         raise InvalidData("the data set is empty", param=field)
     return profile
 
 
-def _models(session: Session, project_id: str, spec: MethodSpec, local_jobs: Mapping[str, str]) -> dict[str, str]:
+def _models(session: Session, project_id: str, spec: MethodSpec) -> dict[str, str]:
+    """Check the models that a spec starts from; answers the jobs that will make some of them, by field."""
     needs = {}
     for field, reference in models_of(spec).items():
         if isinstance(reference, JobReference):
-            needs[field] = local_jobs.get(reference.job, reference.job)
-            job = get_job(session, project_id, needs[field], param=field)
+            needs[field] = reference.job
+            job = get_job(session, project_id, reference.job, param=field)
             if job.status in (Status.FAILED, Status.CANCELLED):
                 raise InvalidSpec(f"{job.id} is {job.status} and has no weights to give: retry it first", param=field)
+            if job.status is Status.SUCCEEDED and model_of_job(session, job.id) is None:
+                raise InvalidSpec(f"the model that {job.id} made was deleted", param=field)
         elif reference.startswith("file-"):
             file = lock_file(session, project_id, reference, param=field)
             if file.purpose != BASE_MODEL:

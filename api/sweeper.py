@@ -9,10 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
-from core import queue
-from core.jobs.events import added_events
+from core.jobs.details import waiting_devices
 from core.jobs.leases import sweep_expired
-from core.jobs.store import stale_devices
+
+MOST_WAKES = 16  # a worker that was woken looks on until nothing is left
 
 log = logging.getLogger("weightworks.sweeper")
 
@@ -24,15 +24,16 @@ async def sweep_forever(server: Server) -> None:
         try:
             await run_in_threadpool(sweep_once, server)
         except SQLAlchemyError as error:
-            log.warning("the sweeper could not reach the database: %s", error)
+            log.warning("the sweeper could not reach the database: %s", str(error).partition("\n")[0])
+        except Exception:  # whatever it is, the next sweep must come
+            log.exception("the sweeper failed")
 
 
 def sweep_once(server: Server) -> None:
-    """Take back expired leases, then wake a worker for each kind of job that has waited for long."""
+    """Take back expired leases, then wake a worker for each job that has waited for long."""
     with server.database.write() as session:
         sweep_expired(session)
-    server.publisher.publish(added_events(session))
+    server.announce(session)
     with server.database.read() as session:
-        devices = stale_devices(session, older_than=server.settings.sweep_seconds)
-    for device in devices:
-        queue.wake(device)
+        devices = waiting_devices(session, older_than=server.settings.sweep_seconds, limit=MOST_WAKES)
+    server.announce(session, wake=devices)

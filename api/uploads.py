@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from core.errors import InvalidRequest, TooLarge
 
 FIELD_BYTES = 64 * 1024
+OVERHEAD_BYTES = 2 * FIELD_BYTES  # what a body may have beside the file
+FIELDS = {"purpose"}
 FLUSH_BYTES = 1 << 20
 
 
@@ -52,7 +54,6 @@ class Receiver:
         self.size = 0
         self._hash = hashlib.sha256()
         self._part = _Part()
-        self._pending = bytearray()
         self._is_complete = False
         callbacks: Any = {
             "on_part_begin": self._begin,
@@ -63,21 +64,17 @@ class Receiver:
             "on_part_data": self._data,
             "on_end": self._end,
         }
-        self._parser = MultipartParser(options[b"boundary"], callbacks)
+        try:
+            self._parser = MultipartParser(options[b"boundary"], callbacks)
+        except FormParserError as error:
+            raise InvalidRequest(f"the multipart body is malformed: {error}") from None
 
-    def feed(self, chunk: bytes) -> bool:
-        """Take up a piece of the body; answers whether enough is pending to be worth writing."""
+    def feed(self, chunk: bytes) -> None:
+        """Parse, hash and write a piece of the body; blocking."""
         try:
             self._parser.write(chunk)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise InvalidRequest(f"the multipart body is malformed: {error}") from None
-        return len(self._pending) >= FLUSH_BYTES
-
-    def flush(self) -> None:
-        """Hash and write what is pending; blocking."""
-        self._hash.update(self._pending)
-        self.target.write(self._pending)
-        self._pending.clear()
 
     def result(self) -> Received:
         """What was received; raises InvalidRequest if the body ended early or held no file."""
@@ -111,7 +108,10 @@ class Receiver:
         _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
         self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
         if b"filename" not in options:
-            self.fields.setdefault(self._part.name, b"")
+            if self._part.name not in FIELDS or self._part.name in self.fields:
+                name = self._part.name[:64]
+                raise InvalidRequest(f"send `file` and `purpose`, each once; '{name}' is not expected", param=name)
+            self.fields[self._part.name] = b""
             return
         if self._part.name != "file" or self.filename is not None:
             raise InvalidRequest("send exactly one file, in the field `file`", param="file")
@@ -120,13 +120,15 @@ class Receiver:
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._part.filename is None:
             self.fields[self._part.name] += data[start:end]
-            if sum(map(len, self.fields.values())) > FIELD_BYTES or len(self.fields) > 100:
-                raise TooLarge("the fields beside the file are too large")
+            if len(self.fields[self._part.name]) > FIELD_BYTES:
+                raise TooLarge(f"the field '{self._part.name}' is too large", param=self._part.name)
             return
         self.size += end - start
         if self.size > self.limit:
             raise TooLarge(f"the file is over the limit of {self.limit:,} bytes", param="file")
-        self._pending += data[start:end]
+        content = memoryview(data)[start:end]
+        self._hash.update(content)
+        self.target.write(content)
 
     def _end(self) -> None:
         self._is_complete = True
@@ -136,22 +138,26 @@ def safe_name(name: str) -> str:
     """A filename to show: without folders and control characters, and not too long."""
     last = name.replace("\\", "/").rpartition("/")[2]
     shown = "".join(character for character in last if character.isprintable()).strip()
-    return shown[:200] or "file"
+    return shown[:200] or "upload"
 
 
 async def receive(request: Request, target: BinaryIO, *, limit: int) -> Received:
     """Read the whole body into `target`; raises InvalidRequest or TooLarge, and then nothing is to be kept."""
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit + FIELD_BYTES + 4096:
-        raise TooLarge(f"the body is over the limit of {limit:,} bytes", param="file")
     receiver = Receiver(request.headers.get("content-type", ""), target, limit=limit)
-    try:
-        async for chunk in request.stream():
-            if receiver.feed(chunk):
-                await run_in_threadpool(receiver.flush)
-    except ClientDisconnect:
-        raise InvalidRequest("the client went away in the middle of the upload") from None
-    await run_in_threadpool(receiver.flush)
-    result = receiver.result()
-    await run_in_threadpool(target.flush)
-    return result
+    pending: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        pending.append(chunk)
+        size += len(chunk)
+        if size >= FLUSH_BYTES:
+            await run_in_threadpool(receiver.feed, b"".join(pending))
+            pending, size = [], 0
+    await run_in_threadpool(receiver.feed, b"".join(pending))
+    received = receiver.result()
+    await run_in_threadpool(_sync, target)
+    return received
+
+
+def _sync(target: BinaryIO) -> None:
+    target.flush()
+    os.fsync(target.fileno())

@@ -6,6 +6,7 @@ import importlib
 import operator
 import pkgutil
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache, reduce
 from typing import Annotated, Any
 
@@ -15,6 +16,10 @@ import core.methods
 from core.errors import InvalidSpec, NotFound
 from core.registry import Method, registered
 from core.spec import MethodSpec
+
+MAX_SENTENCES = 5
+_SOURCES = {"body", "query", "path", "header"}
+_TYPES = {"int", "float", "str", "bool", "none", "list", "dict"}
 
 
 @cache
@@ -54,19 +59,37 @@ def read_spec(data: Mapping[str, Any]) -> MethodSpec:
 
 
 def spec_error(found: Sequence[Mapping[str, Any]]) -> InvalidSpec:
-    """Say what pydantic found in one sentence per field, and name the first field as `param`."""
-    sentences = []
+    """Say what pydantic found, in one sentence a field by the names that the sender used; `param` is the first."""
+    sentences: dict[str, list[str]] = {}
     for item in found:
-        message = item["msg"].removeprefix("Value error, ")
-        place = _place(item)
-        sentences.append(f"{place}: {message}" if place else message)
-    return InvalidSpec("; ".join(sentences[:5]), param=_place(found[0]) or None)
+        sentences.setdefault(_place(item), []).append(_sentence(item))
+    told = [f"{place}: {' or '.join(dict.fromkeys(said))}" if place else said[0] for place, said in sentences.items()]
+    return InvalidSpec("; ".join(told[:MAX_SENTENCES]), param=next(iter(sentences)) or None)
 
 
 def _place(item: Mapping[str, Any]) -> str:
-    """The field's path, without what pydantic puts between: the body, and the branch taken of the union."""
+    """The field's path, without what pydantic puts between: the body, the union's tag, the branches of a union."""
+    place = [part for index, part in enumerate(item["loc"]) if index or part not in _SOURCES]
     if item["type"].startswith("union_tag"):
-        return "method"
-    names = [str(part) for part in item["loc"] if part != "body"]
-    kept = [name for index, name in enumerate(names) if name not in methods() or (index and names[index - 1] == "jobs")]
-    return ".".join(kept)
+        place.append("method")
+    prefix = place[:2] if place[:1] == ["jobs"] and len(place) > 2 else []
+    place = place[len(prefix) :]
+    if place and place[0] in methods():
+        place = [place[1], *filter(_is_written, place[2:])] if len(place) > 1 else []
+    return ".".join(str(part) for part in (*prefix, *place))
+
+
+def _is_written(part: Any) -> bool:
+    """Whether the sender wrote this part; a union's branches are `constrained-str`, `LoRA`, `int`."""
+    return isinstance(part, int) or (part.isidentifier() and part.islower() and part not in _TYPES)
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    if item["type"] == "missing":
+        return "this field is missing"
+    if item["type"] == "extra_forbidden":
+        tags = [part for part in item["loc"] if part in methods()]
+        fields = methods()[tags[0]].spec.model_fields if tags else {}
+        close = get_close_matches(str(item["loc"][-1]), fields, n=1)
+        return f"there is no such field; did you mean {close[0]}?" if close else "there is no such field"
+    return str(item["msg"]).removeprefix("Value error, ")

@@ -80,10 +80,11 @@ class Publisher:
         except RedisError:
             self._silent_until = time.monotonic() + SILENT_SECONDS
 
-    def published(self, job_id: str) -> list[Event]:
-        """Everything that Redis still has of a job; empty where Redis is away."""
+    def published(self, job_id: str, *, rest_of: EventId | None = None) -> list[Event]:
+        """What Redis still has of a job: everything, or the rest of an event's fence; empty where Redis is away."""
+        low, high = ("-", "+") if rest_of is None else (f"({rest_of}", str(rest_of.fence))
         try:
-            entries: Any = self.client.xrange(stream_key(job_id))
+            entries: Any = self.client.xrange(stream_key(job_id), low, high)
         except RedisError:
             return []
         return [event_from_json(fields[b"event"]) for _, fields in entries]

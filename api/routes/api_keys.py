@@ -8,7 +8,7 @@ from pydantic import Field
 from api.dependencies import Admin, PageDep, ServerDep
 from api.presenting import key_object, page_of
 from api.schemas import ApiKeyObject, Deleted, ListOf, NewApiKeyObject
-from core.errors import Forbidden
+from core.errors import Conflict, Forbidden
 from core.jobs import keys
 from core.jobs.status import Role
 from core.spec import Frozen
@@ -32,13 +32,14 @@ class NewApiKey(Frozen):
 def create_api_key(body: NewApiKey, caller: Admin, server: ServerDep) -> NewApiKeyObject:
     """Make a key. It is shown in this answer and never again."""
     with server.database.write() as session:
-        project_id = caller.project_id
-        if body.project is not None:
-            if caller.project_name != keys.DEFAULT_PROJECT:
+        project_id, project = caller.project_id, caller.project_name
+        if body.project is not None and body.project != project:
+            if project != keys.DEFAULT_PROJECT:
                 raise Forbidden("only an admin key of the project 'default' makes keys for other projects")
-            project_id = keys.project_named(session, body.project).id
+            found = keys.project_named(session, body.project)
+            project_id, project = found.id, found.name
         row, key = keys.create_key(session, project_id, name=body.name, role=body.role)
-    return NewApiKeyObject(**key_object(row).model_dump(), key=key)
+    return NewApiKeyObject(**key_object(row, project=project).model_dump(), key=key)
 
 
 @router.get("")
@@ -46,12 +47,14 @@ def list_api_keys(caller: Admin, server: ServerDep, page: PageDep) -> ListOf[Api
     """The project's keys, without the keys themselves."""
     with server.database.read() as session:
         found = keys.list_keys(session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order)
-    return page_of([key_object(key) for key in found], page)
+    return page_of([key_object(key, project=caller.project_name) for key in found], page)
 
 
 @router.delete("/{key_id}")
 def delete_api_key(key_id: str, caller: Admin, server: ServerDep) -> Deleted:
-    """Revoke a key at once."""
+    """Revoke a key at once; not the one that asks, so that a project does not lock itself out."""
+    if key_id == caller.key_id:
+        raise Conflict("a key cannot revoke itself; use another admin key", param="key_id")
     with server.database.write() as session:
         keys.delete_key(session, caller.project_id, key_id)
     return Deleted(id=key_id, object="api_key", deleted=True)

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
+from api.archives import MEDIA_TYPE, send_archive
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep
-from api.downloads import Download, send, send_archive
+from api.downloads import BINARY, Download, Responses, documented, send
 from api.presenting import checkpoint_object, page_of
-from api.routes.files import BINARY, DOWNLOAD, Responses
 from api.schemas import ArtifactObject, ArtifactsObject, CheckpointObject, ListOf
 from core.errors import Conflict, NotFound
 from core.jobs import store
@@ -18,8 +18,11 @@ from core.jobs.status import TERMINAL
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
 
-WEIGHTS = "model.safetensors"
-TAR: Responses = {200: {"content": {"application/x-tar": {"schema": BINARY["application/octet-stream"]["schema"]}}}}
+WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
+TAR: Responses = {
+    200: {"content": {MEDIA_TYPE: {"schema": BINARY}}},
+    304: {"description": "It is the one that If-None-Match names."},
+}
 
 
 @router.get("/checkpoints")
@@ -38,7 +41,7 @@ def list_checkpoints(job_id: str, caller: Reader, server: ServerDep, page: PageD
 
 
 @router.head("/checkpoints/{checkpoint_id}", include_in_schema=False)
-@router.get("/checkpoints/{checkpoint_id}", response_class=Response, responses=DOWNLOAD)
+@router.get("/checkpoints/{checkpoint_id}", response_class=Response, responses=documented())
 def download_checkpoint(
     job_id: str, checkpoint_id: str, request: Request, caller: Reader, server: ServerDep
 ) -> Response:
@@ -61,21 +64,30 @@ def list_artifacts(job_id: str, caller: Reader, server: ServerDep) -> ArtifactsO
         ArtifactObject(path=file.path, bytes=file.bytes, sha256=file.sha256, media_type=file.media_type)
         for file in files
     ]
-    return ArtifactsObject(data=data, bytes=sum(file.bytes for file in files))
+    return ArtifactsObject(
+        data=data,
+        first_id=data[0].path if data else None,
+        last_id=data[-1].path if data else None,
+        has_more=False,
+        bytes=sum(file.bytes for file in files),
+    )
 
 
 @router.head("/artifacts/{path:path}", include_in_schema=False)
-@router.get("/artifacts/{path:path}", response_class=Response, responses=DOWNLOAD)
+@router.get("/artifacts/{path:path}", response_class=Response, responses=documented())
 def download_artifact(job_id: str, path: str, request: Request, caller: Reader, server: ServerDep) -> Response:
     """One file of the manifest."""
     return _send(server, caller, job_id, path, request)
 
 
 @router.head("/weights", include_in_schema=False)
-@router.get("/weights", response_class=Response, responses=DOWNLOAD)
+@router.get("/weights", response_class=Response, responses=documented())
 def download_weights(job_id: str, request: Request, caller: Reader, server: ServerDep) -> Response:
-    """The weights: `model.safetensors`."""
-    return _send(server, caller, job_id, WEIGHTS, request)
+    """The weights: `model.safetensors`, or an adapter's `adapter_model.safetensors`."""
+    _, files = _artifacts(server, caller, job_id)
+    paths = {file.path for file in files}
+    path = next((path for path in WEIGHTS if path in paths), WEIGHTS[0])
+    return _send(server, caller, job_id, path, request)
 
 
 @router.head("/archive", include_in_schema=False)
@@ -85,7 +97,8 @@ def download_archive(job_id: str, request: Request, caller: Reader, server: Serv
     job, files = _artifacts(server, caller, job_id)
     if not files:
         raise _nothing_yet(job)
-    return send_archive(request, [_download(server, file) for file in files], name=job_id)
+    downloads = [_download(server, file) for file in files]
+    return send_archive(request, downloads, name=job_id, time=job.finished_at or job.created_at)
 
 
 def _send(server: Server, caller: Caller, job_id: str, path: str, request: Request) -> Response:
@@ -114,5 +127,7 @@ def _read(session: Session, caller: Caller, job_id: str) -> tuple[Job, list[Arti
 
 def _nothing_yet(job: Job) -> Conflict | NotFound:
     if job.status in TERMINAL:
-        return NotFound(f"the job {job.status} without artifacts; it may have checkpoints", param="job_id")
-    return Conflict(f"the job is {job.status}: artifacts come at its end, checkpoints while it runs", param="job_id")
+        there = f"its checkpoints are at /v1/jobs/{job.id}/checkpoints"
+        return NotFound(f"the job is {job.status} and has no artifacts; {there}", param="job_id")
+    there = f"until then, its checkpoints are at /v1/jobs/{job.id}/checkpoints"
+    return Conflict(f"the job is {job.status}: artifacts come at its end; {there}", param="job_id")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
+from api.contents import forget, kept
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
-from api.downloads import Download, send
+from api.downloads import Download, documented, send
 from api.presenting import file_object, page_of
 from api.schemas import Deleted, FileObject, ListOf
 from api.uploads import Received, receive
@@ -23,13 +25,6 @@ from core.storage import file_key
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-Responses = dict[int | str, dict[str, Any]]
-DOWNLOAD: Responses = {
-    200: {"description": "The whole file.", "content": BINARY},
-    206: {"description": "The range asked for.", "content": BINARY},
-    304: {"description": "It has not changed."},
-}
 BODY = {
     "type": "object",
     "required": ["file"],
@@ -58,7 +53,7 @@ async def upload_file(request: Request, caller: Writer, server: ServerDep) -> Fi
         return await run_in_threadpool(_keep, server, caller, path, received)
 
 
-def _keep(server: Server, caller: Caller, path: Any, received: Received) -> FileObject:
+def _keep(server: Server, caller: Caller, path: Path, received: Received) -> FileObject:
     purpose = received.fields.get("purpose") or "dataset"
     if len(purpose) > 64 or not purpose.isprintable():
         raise InvalidRequest("purpose is a short word: dataset, or base-model", param="purpose")
@@ -67,8 +62,7 @@ def _keep(server: Server, caller: Caller, path: Any, received: Received) -> File
         inspect_model_archive(path, max_unpacked_bytes=server.settings.max_unpacked_bytes)
     else:
         profile = inspect(path, max_unpacked_bytes=server.settings.max_unpacked_bytes).as_dict()
-    server.storage.keep(path, file_key(received.sha256))
-    with server.database.write() as session:
+    with kept(server, path, received.sha256), server.database.write() as session:
         file = files.add_file(
             session,
             caller.project_id,
@@ -104,7 +98,7 @@ def retrieve_file(file_id: str, caller: Reader, server: ServerDep) -> FileObject
 
 
 @router.head("/{file_id}/content", include_in_schema=False)
-@router.get("/{file_id}/content", response_class=Response, responses=DOWNLOAD)
+@router.get("/{file_id}/content", response_class=Response, responses=documented())
 def download_file(file_id: str, request: Request, caller: Reader, server: ServerDep) -> Response:
     """The file as it was uploaded."""
     with server.database.read() as session:
@@ -118,7 +112,5 @@ def delete_file(file_id: str, caller: Writer, server: ServerDep) -> Deleted:
     """Forget a file; 409 while an unfinished job needs it."""
     with server.database.write() as session:
         file = files.delete_file(session, caller.project_id, file_id)
-        is_used = files.is_content_used(session, file.sha256)
-    if not is_used:
-        server.storage.delete(file_key(file.sha256))
+    forget(server, file.sha256)
     return Deleted(id=file_id, object="file", deleted=True)

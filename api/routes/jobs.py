@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from api import submission
 from api.dependencies import PageDep, Reader, ServerDep, Writer
 from api.idempotency import IdempotencyKey, submit_once
-from api.presenting import job_object, page_of
+from api.presenting import job_object, job_objects, page_of
 from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
 from core.catalog import job_spec
 from core.jobs import store
@@ -34,7 +34,7 @@ def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, idempotency_ke
         return submission.submit(session, caller.project_id, checked, max_attempts=server.settings.max_attempts).id
 
     job_id, session = submit_once(server, caller, idempotency_key, spec.model_dump(mode="json"), make)
-    server.announce(session, wake=spec.device)
+    server.announce(session, wake=[spec.device])
     return _job(server, caller, job_id)
 
 
@@ -89,7 +89,7 @@ def list_jobs(
             limit=page.limit + 1,
             order=page.order,
         )
-        return page_of([job_object(session, job) for job in jobs], page)
+        return page_of(job_objects(session, jobs), page)
 
 
 @router.get("/{job_id}")
@@ -112,7 +112,7 @@ def retry_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
     """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
     with server.database.write() as session:
         job = store.retry_job(session, caller.project_id, job_id)
-    server.announce(session, wake=job.device)
+    server.announce(session, wake=[job.device])
     return _job(server, caller, job_id)
 
 

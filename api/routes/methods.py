@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import inspect
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from api.dependencies import Reader
-from api.schemas import ListOf, MethodObject, MethodSummary
+from api.downloads import BINARY, Responses, disposition
+from api.schemas import ExampleObject, ListOf, MethodObject
 from core.catalog import method_named, methods
+from core.errors import NotFound
 from core.registry import Method
 
 router = APIRouter(prefix="/v1/methods", tags=["methods"])
 
+EXAMPLE: Responses = {200: {"content": {"application/octet-stream": {"schema": BINARY}}}}
+
 
 @router.get("")
-def list_methods(caller: Reader) -> ListOf[MethodSummary]:
-    """Every method."""
-    found = [
-        MethodSummary(id=method.name, summary=method.summary, reads=list(method.reads)) for method in methods().values()
-    ]
-    return ListOf[MethodSummary](data=found, first_id=found[0].id, last_id=found[-1].id, has_more=False)
+def list_methods(caller: Reader) -> ListOf[MethodObject]:
+    """Every method, by name."""
+    found = [_object(method) for method in methods().values()]
+    return ListOf[MethodObject](data=found, first_id=found[0].id, last_id=found[-1].id, has_more=False)
 
 
 @router.get("/{name}")
@@ -32,23 +36,39 @@ def get_method(name: str, caller: Reader) -> MethodObject:
     return _object(method_named(name))
 
 
-@router.get(
-    "/{name}/example_dataset",
-    response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
-)
-def get_example_dataset(name: str, caller: Reader) -> Response:
+@router.get("/{name}/example_dataset", response_class=Response, responses=EXAMPLE)
+def get_example_dataset(
+    name: str,
+    caller: Reader,
+    need: Annotated[
+        str | None, Query(max_length=64, description="The data set of the job that makes the model for this field.")
+    ] = None,
+) -> Response:
     """A small data set, with which the method's example runs in seconds."""
-    method = method_named(name)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "example"
-        method.example.write_dataset(path)
-        content = path.read_bytes()
-    headers = {"Content-Disposition": f"attachment; filename={method.name}-example"}
+    example = method_named(name).example
+    if need is not None and need not in example.needs:
+        raise NotFound(f"the example of {name} needs no other job's model as '{need}'", param="need")
+    content = _content(name, need)
+    headers = {"Content-Disposition": disposition(f"{name}-{need or 'example'}")}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
+@cache
+def _content(name: str, need: str | None) -> bytes:
+    example = method_named(name).example
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "example"
+        (example if need is None else example.needs[need]).write_dataset(path)
+        return path.read_bytes()
+
+
+@cache
+def _schema(name: str) -> dict[str, Any]:
+    return method_named(name).spec.model_json_schema()
+
+
 def _object(method: Method) -> MethodObject:
+    address = f"/v1/methods/{method.name}/example_dataset"
     return MethodObject(
         id=method.name,
         summary=method.summary,
@@ -56,7 +76,10 @@ def _object(method: Method) -> MethodObject:
         paper=method.paper,
         reads=list(method.reads),
         opens_with=method.opens_with,
-        example=dict(method.example.spec),
-        example_needs={field: dict(need.spec) for field, need in method.example.needs.items()},
-        spec_schema=method.spec.model_json_schema(),
+        example=ExampleObject(spec=dict(method.example.spec), dataset=address),
+        example_needs={
+            field: ExampleObject(spec=dict(need.spec), dataset=f"{address}?need={field}")
+            for field, need in method.example.needs.items()
+        },
+        spec_schema=_schema(method.name),
     )

@@ -21,14 +21,15 @@ def list_models(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[Mode
         found = trained_models.list_models(
             session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
         )
-    return page_of([model_object(model) for model in found], page)
+    return page_of([model_object(model, project=caller.project_name) for model in found], page)
 
 
 @router.get("/{model_id}")
 def get_one_model(model_id: str, caller: Reader, server: ServerDep) -> ModelObject:
     """One model: where it comes from, what it reached, how large it is."""
     with server.database.read() as session:
-        return model_object(trained_models.find_model(session, caller.project_id, model_id))
+        model = trained_models.find_model(session, caller.project_id, model_id)
+    return model_object(model, project=caller.project_name)
 
 
 @router.delete("/{model_id}")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from api import submission
 from api.dependencies import Caller, PageDep, Reader, ServerDep, Writer
 from api.idempotency import IdempotencyKey, submit_once
-from api.presenting import page_of, pipeline_object
+from api.presenting import page_of, pipeline_objects
 from api.schemas import ListOf, PipelineObject
 from core.catalog import job_spec
 from core.errors import WeightworksError
@@ -49,8 +49,8 @@ def submit_pipeline(
         return _create(session, caller, body, max_attempts=server.settings.max_attempts)
 
     pipeline_id, session = submit_once(server, caller, idempotency_key, body.model_dump(mode="json"), make)
-    for index, device in enumerate(sorted({spec.device for spec in body.jobs.values()})):
-        server.announce(session if index == 0 else None, wake=device)
+    ready = [spec.device for spec in body.jobs.values() if not submission.local_needs(spec, body.jobs)]
+    server.announce(session, wake=ready)
     return get_pipeline(pipeline_id, caller, server)
 
 
@@ -93,11 +93,12 @@ def list_pipelines(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[P
         found = store.list_pipelines(
             session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
         )
-        return page_of([pipeline_object(session, pipeline) for pipeline in found], page)
+        return page_of(pipeline_objects(session, found), page)
 
 
 @router.get("/{pipeline_id}")
 def get_pipeline(pipeline_id: str, caller: Reader, server: ServerDep) -> PipelineObject:
     """A pipeline, its jobs by their local names."""
     with server.database.read() as session:
-        return pipeline_object(session, store.get_pipeline(session, caller.project_id, pipeline_id))
+        pipeline = store.get_pipeline(session, caller.project_id, pipeline_id)
+        return pipeline_objects(session, [pipeline])[0]

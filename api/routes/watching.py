@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import Caller, PageDep, Reader, Server, ServerDep
+from api.dependencies import Caller, Page, PageDep, Reader, Server, ServerDep
+from api.downloads import Responses
 from api.live import stream
-from api.presenting import event_object, page_of
-from api.routes.files import Responses
+from api.presenting import event_object, finite_value, page_of
 from api.schemas import EventObject, ListOf, LogLine, MetricsObject, SeriesObject
+from api.series import as_csv, gather, thinned
 from core.jobs import store
-from core.jobs.events import EventId, list_events
+from core.jobs.events import EventId, each_data, list_events
 from core.jobs.models import Event
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["watching"])
 
-MAX_POINTS = 5000
-EVENT_STREAM: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+LINES_AT_ONCE = 2000
+SSE = """Every event as it happens: `id: <fence>-<seq>`, `event:` its type, `data:` the event as JSON; `data: [DONE]` at
+the end. Connect again with `Last-Event-ID` to go on without gap or repeat."""
+EVENT_STREAM: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string", "description": SSE}}}}}
 CSV: Responses = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+EventTypes = Annotated[
+    list[Literal["status", "message", "metrics", "checkpoint", "log"]], Query(description="Only events of these types.")
+]
 
 
 @router.get("/events", response_model=ListOf[EventObject], responses=EVENT_STREAM)
@@ -34,11 +40,11 @@ async def list_job_events(
     caller: Reader,
     server: ServerDep,
     page: PageDep,
-    type: Annotated[list[str], Query(description="Only events of these types.")] = [],  # noqa: B006
+    type: EventTypes = [],  # noqa: B006
     last_event_id: Annotated[str | None, Header(max_length=64, description="Go on behind this event.")] = None,
 ) -> Any:
     """A page of events; with `Accept: text/event-stream`, all of them live, ending with `data: [DONE]`."""
-    if "text/event-stream" not in request.headers.get("accept", ""):
+    if not accepts(request, "text/event-stream"):
         return await run_in_threadpool(_page, server, caller, job_id, page, type)
     await run_in_threadpool(_check_exists, server, caller, job_id)
     wanted = last_event_id or page.after
@@ -47,12 +53,17 @@ async def list_job_events(
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
+def accepts(request: Request, media_type: str) -> bool:
+    """Whether the client asks for this media type by its name."""
+    return media_type in request.headers.get("accept", "").lower()
+
+
 def _check_exists(server: Server, caller: Caller, job_id: str) -> None:
     with server.database.read() as session:
         store.get_job(session, caller.project_id, job_id)
 
 
-def _page(server: Server, caller: Caller, job_id: str, page: PageDep, types: list[str]) -> ListOf[EventObject]:
+def _page(server: Server, caller: Caller, job_id: str, page: Page, types: Sequence[str]) -> ListOf[EventObject]:
     after = EventId.parse(page.after) if page.after else None
     with server.database.read() as session:
         store.get_job(session, caller.project_id, job_id)
@@ -69,71 +80,29 @@ def get_metrics(
     caller: Reader,
     server: ServerDep,
     names: Annotated[str | None, Query(max_length=1000, description="Only these metrics, comma-separated.")] = None,
-    max_points: Annotated[int, Query(ge=2, le=MAX_POINTS, description="Points a series at most.")] = 1000,
-    since_step: Annotated[int, Query(ge=0, description="Only from this step on.")] = 0,
-    format: Annotated[str | None, Query(pattern="^(json|csv)$", description="json or csv.")] = None,
+    max_points: Annotated[int, Query(ge=4, le=100_000, description="Points a series at most.")] = 1000,
+    since_step: Annotated[int, Query(ge=0, le=2**62, description="Only from this step on.")] = 0,
+    format: Annotated[Literal["json", "csv"] | None, Query(description="Instead of the Accept header.")] = None,
 ) -> Any:
     """The metrics as series; longer ones are thinned, keeping each stretch's smallest and largest value."""
+    wanted = None if names is None else {name.strip() for name in names.split(",")}
     with server.database.read() as session:
         store.get_job(session, caller.project_id, job_id)
-        events = list_events(session, job_id, types=["metrics"], limit=1_000_000)
-    wanted = None if names is None else {name.strip() for name in names.split(",")}
-    series = {
-        name: thinned(points, max_points)
-        for name, points in gather(events, since_step=since_step).items()
-        if wanted is None or name in wanted
-    }
-    if format == "csv" or (format is None and "text/csv" in request.headers.get("accept", "")):
-        return PlainTextResponse(as_csv(series), media_type="text/csv")
-    return MetricsObject(
-        series=[
-            SeriesObject(name=name, steps=[step for step, _ in points], values=[value for _, value in points])
-            for name, points in series.items()
-        ]
-    )
-
-
-Points = list[tuple[int, float]]
-
-
-def gather(events: list[Event], *, since_step: int) -> dict[str, Points]:
-    """Series by name. What an attempt measured behind the checkpoint that the next one went on from is left out."""
-    series: dict[str, dict[int, float]] = {}
-    for event in events:
-        step = event.data["step"]
-        for name, value in event.data["values"].items():
-            points = series.setdefault(name, {})
-            while points and next(reversed(points)) > step:
-                points.popitem()
-            points[step] = value
-    return {name: [point for point in points.items() if point[0] >= since_step] for name, points in series.items()}
-
-
-def thinned(points: Points, most: int) -> Points:
-    """At most `most` points: first and last, and the extremes of equal stretches between."""
-    if len(points) <= most:
-        return points
-    inner = points[1:-1]
-    stretches = max(1, (most - 2) // 2)
-    kept = [points[0]]
-    for index in range(stretches):
-        stretch = inner[len(inner) * index // stretches : len(inner) * (index + 1) // stretches]
-        extremes = {min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])}
-        kept += sorted(extremes)
-    return [*kept, points[-1]][:most] if most > 3 else [points[0], points[-1]]
-
-
-def as_csv(series: dict[str, Points]) -> str:
-    """One row a step, one column a metric."""
-    rows: dict[int, dict[str, float]] = {}
-    for name, points in series.items():
-        for step, value in points:
-            rows.setdefault(step, {})[name] = value
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["step", *series], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"step": step, **rows[step]} for step in sorted(rows))
-    return text.getvalue()
+        whole = gather(each_data(session, job_id, "metrics"), names=wanted, since_step=since_step)
+    series = {name: thinned(points, max_points) for name, points in whole.items()}
+    if format == "csv" or (format is None and accepts(request, "text/csv")):
+        return Response(as_csv(series), media_type="text/csv")
+    shown = [
+        SeriesObject(
+            name=name,
+            points=len(whole[name]),
+            steps=[step for step, _ in points],
+            values=[finite_value(value) for _, value in points],
+        )
+        for name, points in series.items()
+    ]
+    is_thinned = any(len(points) < len(whole[name]) for name, points in series.items())
+    return MetricsObject(job=job_id, downsampling="min_max" if is_thinned else None, series=shown)
 
 
 @router.get("/logs", response_model=ListOf[LogLine], responses=TEXT)
@@ -142,33 +111,35 @@ def list_logs(
     request: Request,
     caller: Reader,
     server: ServerDep,
-    attempt: Annotated[int | None, Query(ge=1, description="Only this attempt's.")] = None,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="How many at most.")] = 1000,
+    attempt: Annotated[int | None, Query(ge=1, le=2**31, description="Only this attempt's.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many lines at most.")] = 100,
     after: Annotated[str | None, Query(max_length=64, description="Id of the last one seen.")] = None,
 ) -> Any:
-    """The trainer's own output, in order; with `Accept: text/plain`, as it was printed."""
-    is_text = "text/plain" in request.headers.get("accept", "")
-    place = EventId.parse(after) if after else None
+    """The trainer's own output, in order; with `Accept: text/plain`, all of it as it was printed."""
+    place = EventId.parse(after) if after else EventId()
     with server.database.read() as session:
         store.get_job(session, caller.project_id, job_id)
-        events = list_events(session, job_id, types=["log"], after=place, limit=1_000_000 if is_text else limit + 1)
-    lines = [
-        LogLine(
-            id=f"{event.fence}-{event.seq}",
-            attempt=event.data.get("attempt", event.fence),
-            created_at=event.created_at,
-            line=event.message,
-        )
-        for event in events
-    ]
-    if attempt is not None:
-        lines = [line for line in lines if line.attempt == attempt]
-    if is_text:
-        return Response("".join(f"{line.line}\n" for line in lines), media_type="text/plain; charset=utf-8")
-    shown = lines[:limit]
-    return ListOf[LogLine](
-        data=shown,
-        first_id=shown[0].id if shown else None,
-        last_id=shown[-1].id if shown else None,
-        has_more=len(lines) > limit,
+        if not accepts(request, "text/plain"):
+            events = list_events(session, job_id, types=["log"], after=place, limit=limit + 1, attempt=attempt)
+            return page_of([_line(event) for event in events], Page(limit=limit))
+    lines = _all_lines(server, job_id, attempt, place)
+    return StreamingResponse(lines, media_type="text/plain", headers={"Cache-Control": "no-store"})
+
+
+def _line(event: Event) -> LogLine:
+    return LogLine(
+        id=f"{event.fence}-{event.seq}",
+        attempt=event.data.get("attempt", event.fence),
+        created_at=event.created_at,
+        line=event.message,
     )
+
+
+def _all_lines(server: Server, job_id: str, attempt: int | None, place: EventId) -> Iterator[str]:
+    while True:
+        with server.database.read() as session:
+            events = list_events(session, job_id, types=["log"], after=place, limit=LINES_AT_ONCE, attempt=attempt)
+        if not events:
+            return
+        place = EventId(events[-1].fence, events[-1].seq)
+        yield "".join(f"{event.message}\n" for event in events)

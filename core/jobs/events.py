@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class NewEvent:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class EventId:
     """`<fence>-<seq>`: an event's place in its job's stream."""
 
@@ -38,7 +38,8 @@ class EventId:
     def parse(cls, text: str) -> EventId:
         """Read `<fence>-<seq>`; raises InvalidRequest."""
         fence, dash, seq = text.partition("-")
-        if not (dash and fence.isascii() and fence.isdigit() and seq.isascii() and seq.isdigit()) or len(text) > 38:
+        numbers = [part for part in (fence, seq) if part.isascii() and part.isdigit() and len(part) <= 18]
+        if not dash or len(numbers) < 2:
             raise InvalidRequest(f"'{text[:40]}' is not an event id; they look like 2-17", param="after")
         return cls(int(fence), int(seq))
 
@@ -81,6 +82,7 @@ def list_events(
     limit: int = 1000,
     newest_first: bool = False,
     fence: int | None = None,
+    attempt: int | None = None,
 ) -> list[Event]:
     """Events in order (or newest first), after the one named."""
     place = tuple_(Event.fence, Event.seq)
@@ -89,8 +91,16 @@ def list_events(
         query = query.where(Event.type.in_(types))
     if fence is not None:
         query = query.where(Event.fence == fence)
+    if attempt is not None:
+        query = query.where(Event.data["attempt"].as_integer() == attempt)
     if after is not None:
         edge = tuple_(after.fence, after.seq)
         query = query.where(place < edge if newest_first else place > edge)
     order = (Event.fence.desc(), Event.seq.desc()) if newest_first else (Event.fence, Event.seq)
     return list(session.scalars(query.order_by(*order)))
+
+
+def each_data(session: Session, job_id: str, type: str) -> Iterator[dict[str, Any]]:
+    """The data of every event of this type, in order, a few at a time."""
+    query = select(Event.data).where(Event.job_id == job_id, Event.type == type).order_by(Event.fence, Event.seq)
+    yield from session.scalars(query.execution_options(yield_per=1000))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,15 @@ def get_model(session: Session, project_id: str, model_id: str, *, param: str | 
 def model_of_job(session: Session, job_id: str) -> TrainedModel | None:
     """The model that a job made, if it did and the model was not deleted."""
     return session.scalar(select(TrainedModel).where(TrainedModel.job_id == job_id))
+
+
+def rows_of(session: Session, project_id: str, ids: Iterable[str]) -> dict[str, File | TrainedModel]:
+    """The project's files and models among these ids; what was deleted is missing."""
+    wanted, found = set(ids), dict[str, File | TrainedModel]()
+    for file in session.scalars(select(File).where(File.id.in_(wanted), File.project_id == project_id)):
+        found[file.id] = file
+    models = select(TrainedModel).where(TrainedModel.id.in_(wanted), TrainedModel.project_id == project_id)
+    return found | {model.id: model for model in session.scalars(models)}
 
 
 def resolve_inputs(

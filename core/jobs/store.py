@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, WeightworksError
@@ -91,9 +91,16 @@ def list_jobs(
     if pipeline_id is not None:
         query = query.where(Job.pipeline_id == pipeline_id)
     for key, value in (metadata or {}).items():
-        query = query.where(Job.tags[key].as_string() == value)
+        query = query.where(_has_tag(session, key, value))
     cursor = get_job(session, project_id, after, param="after") if after else None
     return list(session.scalars(page(query, Job, cursor=cursor, limit=limit, order=order)))
+
+
+def _has_tag(session: Session, key: str, value: str) -> Any:
+    if session.get_bind().dialect.name == "postgresql":
+        return Job.tags[key].as_string() == value
+    pairs = func.json_each(Job.tags).table_valued("key", "value")  # a path cannot name a key that holds a quote
+    return exists(select(1).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value))
 
 
 def page(query: Select[Any], table: Any, *, cursor: Any, limit: int, order: Order) -> Select[Any]:
@@ -174,18 +181,6 @@ def needs_of(session: Session, job_id: str) -> dict[str, Job]:
     return {field: job for field, job in session.execute(query)}  # noqa: C416 - rows are not pairs to mypy
 
 
-def jobs_ahead(session: Session, job: Job) -> int:
-    """How many queued jobs would be claimed before this one."""
-    earlier = or_(
-        Job.priority > job.priority,
-        and_(
-            Job.priority == job.priority,
-            or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id)),
-        ),
-    )
-    return session.scalar(select(func.count()).select_from(Job).where(Job.status == Status.QUEUED, earlier)) or 0
-
-
 def list_attempts(session: Session, job_id: str) -> list[Attempt]:
     """Every claim of the job, in order."""
     return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)))
@@ -227,9 +222,10 @@ def list_pipelines(
     return list(session.scalars(page(query, Pipeline, cursor=cursor, limit=limit, order=order)))
 
 
-def jobs_of_pipeline(session: Session, pipeline_id: str) -> list[Job]:
-    """The pipeline's jobs, in the order in which they were written."""
-    return list(session.scalars(select(Job).where(Job.pipeline_id == pipeline_id).order_by(Job.created_at, Job.id)))
+def jobs_of_pipelines(session: Session, pipeline_ids: Sequence[str]) -> list[Job]:
+    """The pipelines' jobs, in the order in which they were written."""
+    query = select(Job).where(Job.pipeline_id.in_(pipeline_ids))
+    return list(session.scalars(query.order_by(Job.created_at, Job.id)))
 
 
 def find_submission(session: Session, project_id: str, key: str, body_sha256: str) -> str | None:
@@ -254,9 +250,3 @@ def remember_submission(session: Session, project_id: str, key: str, body_sha256
         )
     )
     session.flush()
-
-
-def stale_devices(session: Session, *, older_than: float) -> list[str]:
-    """The devices of jobs that have been queued for longer than `older_than` seconds: wake-ups may be lost."""
-    query = select(Job.device).where(Job.status == Status.QUEUED, Job.queued_at < database_now() - older_than)
-    return list(session.scalars(query.distinct()))

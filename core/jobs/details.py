@@ -1,0 +1,96 @@
+"""What is told of jobs beside their rows: attempts, what they wait for, their models; for a whole page at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session, aliased
+
+from core.jobs.database import database_now
+from core.jobs.models import Attempt, Dependency, Job, TrainedModel
+from core.jobs.status import Status
+
+SHOWN_AHEAD = 10
+
+
+@dataclass(frozen=True)
+class Need:
+    """A job whose weights another one takes, as the model in its spec's `field`."""
+
+    field: str
+    job_id: str
+    status: Status
+
+
+@dataclass(frozen=True)
+class QueuePlace:
+    """Where a job stands among all that could start: 1 is next. `ahead`: the first of its own project's before it."""
+
+    position: int
+    ahead: list[str]
+
+
+@dataclass
+class Details:
+    """What is known of one job."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    needs: list[Need] = field(default_factory=list)
+    model: TrainedModel | None = None
+    place: QueuePlace | None = None
+
+
+def details_of(session: Session, project_id: str, jobs: Sequence[Job]) -> dict[str, Details]:
+    """The details of each job, by its id."""
+    found = {job.id: Details() for job in jobs}
+    for attempt in session.scalars(select(Attempt).where(Attempt.job_id.in_(found)).order_by(Attempt.fence)):
+        found[attempt.job_id].attempts.append(attempt)
+    needs = select(Dependency.job_id, Dependency.field, Job.id, Job.status).join(Job, Dependency.needs_id == Job.id)
+    for job_id, name, needed, status in session.execute(needs.where(Dependency.job_id.in_(found))):
+        found[job_id].needs.append(Need(name, needed, status))
+    for model in session.scalars(select(TrainedModel).where(TrainedModel.job_id.in_(found))):
+        found[model.job_id].model = model
+    queued = [job.id for job in jobs if job.status is Status.QUEUED]
+    for job_id, place in _queue_places(session, project_id, queued).items():
+        found[job_id].place = place
+    return found
+
+
+def _queue_places(session: Session, project_id: str, job_ids: Sequence[str]) -> dict[str, QueuePlace]:
+    """The places of those that could start; what still needs another job's weights has none."""
+    if not job_ids:
+        return {}
+    order = (Job.priority.desc(), Job.created_at, Job.id)
+    queue = (
+        select(Job.id, Job.project_id, func.row_number().over(order_by=order).label("position"))
+        .where(Job.status == Status.QUEUED, ~_lacks_weights())
+        .subquery()
+    )
+    wanted = session.execute(select(queue.c.id, queue.c.position).where(queue.c.id.in_(job_ids)))
+    places = {job_id: place for job_id, place in wanted}  # noqa: C416 - rows are not pairs to mypy
+    front = select(queue.c.position, queue.c.id).where(queue.c.project_id == project_id)
+    ours = session.execute(front.order_by(queue.c.position).limit(SHOWN_AHEAD)).all() if places else []
+    return {
+        job_id: QueuePlace(place, [other for position, other in ours if position < place])
+        for job_id, place in places.items()
+    }
+
+
+def waiting_devices(session: Session, *, older_than: float, limit: int) -> list[str]:
+    """The devices of jobs that could have been claimed for so many seconds: their wake-ups may be lost.
+
+    `limit`: how many jobs of each device.
+    """
+    rank = func.row_number().over(partition_by=Job.device).label("rank")
+    query = select(Job.device, rank).where(Job.status == Status.QUEUED, Job.queued_at < database_now() - older_than)
+    ranked = query.where(~_lacks_weights()).subquery()
+    return list(session.scalars(select(ranked.c.device).where(ranked.c.rank <= limit)))
+
+
+def _lacks_weights() -> Any:
+    needed = aliased(Job)
+    unfulfilled = select(Dependency.job_id).join(needed, Dependency.needs_id == needed.id)
+    return exists(unfulfilled.where(Dependency.job_id == Job.id, needed.status != Status.SUCCEEDED))

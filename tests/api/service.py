@@ -1,0 +1,230 @@
+"""A real API process with its database, storage and Redis, and a worker's part played through `core.jobs.leases`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from core.jobs import leases
+from core.jobs.database import Database
+from core.jobs.events import NewEvent, added_events, as_row
+from core.jobs.models import new_id
+from core.progress import Publisher
+from core.storage import Storage, artifact_key, checkpoint_key
+
+ROOT = Path(__file__).parents[2]
+ADMIN_KEY = "ww-the-admin-key-of-these-tests"
+PATIENCE = 60.0
+MAX_UPLOAD_BYTES = 4 * 2**20
+MAX_REQUEST_BYTES = 2**18
+SWEEP_SECONDS = 0.3
+
+
+@dataclass
+class Service:
+    """A running API, and direct access to what it stands on."""
+
+    folder: Path
+    redis_url: str
+    base_url: str
+    process: subprocess.Popen[bytes]
+    database: Database
+    storage: Storage
+    publisher: Publisher
+
+    def client(self, key: str | None, **options: Any) -> httpx.Client:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, **options)
+
+
+def environment(folder: Path, redis_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "WEIGHTWORKS_DATABASE_URL": f"sqlite:///{folder}/jobs.sqlite3",
+        "WEIGHTWORKS_REDIS_URL": redis_url,
+        "WEIGHTWORKS_STORAGE_URL": str(folder / "storage"),
+        "WEIGHTWORKS_ADMIN_KEY": ADMIN_KEY,
+        "WEIGHTWORKS_SWEEP_SECONDS": str(SWEEP_SECONDS),
+        "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
+        "WEIGHTWORKS_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES),
+    }
+
+
+def start_api(folder: Path, redis_url: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start uvicorn on a free port and wait until it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        os.set_inheritable(listener.fileno(), True)
+        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--fd", str(listener.fileno()), "--no-access-log"]
+        log = (folder / "api.log").open("ab")
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(folder, redis_url), pass_fds=[listener.fileno()], stderr=log, stdout=log
+        )
+        log.close()
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{base_url}/readyz", timeout=5).status_code == 200:
+                return process, base_url
+        except httpx.HTTPError:
+            time.sleep(0.05)
+    process.kill()
+    raise AssertionError((folder / "api.log").read_text())
+
+
+def new_project(service: Service, role: str = "admin") -> str:
+    """A key of a project that nobody else has."""
+    with service.client(ADMIN_KEY) as http:
+        body = {"name": "test", "role": role, "project": new_id("p")}
+        return http.post("/v1/api_keys", json=body).json()["key"]
+
+
+def table(rows: int = 20, *, seed: int = 0) -> bytes:
+    lines = ["a,b,c,label", *(f"{row * 37 % 11},{row % 7}.5,{row * row % 13},{'xy'[row % 2]}" for row in range(rows))]
+    return ("\n".join(lines) + f"\n{seed},1,2,x\n").encode()
+
+
+def upload(
+    http: httpx.Client, content: bytes | None = None, *, name: str = "table.csv", purpose: str = "dataset"
+) -> dict[str, Any]:
+    answer = http.post(
+        "/v1/files", files={"file": (name, table() if content is None else content)}, data={"purpose": purpose}
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def upload_example(http: httpx.Client, method: str) -> dict[str, Any]:
+    """The method's own example data set, as the API hands it out."""
+    return upload(http, http.get(f"/v1/methods/{method}/example_dataset").content, name=method)
+
+
+def submit(http: httpx.Client, dataset: str, **changes: Any) -> dict[str, Any]:
+    answer = http.post("/v1/jobs", json={"method": "pca", "n_components": 2, "dataset": dataset, **changes})
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+@dataclass
+class Worker:
+    """Does what a worker does with a job, by the same functions: claim, report, checkpoint, finish."""
+
+    service: Service
+    claim: leases.Claim
+    seq: int = 1
+    unwritten: list[Any] = field(default_factory=list)
+
+    def emit(self, *events: NewEvent, publish: bool = True, write: bool = True) -> None:
+        """Number the events, publish them, and write them to SQL with what was not written before."""
+        rows = []
+        for event in events:
+            self.seq += 1
+            rows.append(as_row(self.claim.job_id, self.claim.fence, self.seq, event, now=time.time()))
+        if publish:
+            self.service.publisher.publish(rows)
+        self.unwritten += rows
+        if write:
+            self.flush()
+
+    def flush(self) -> None:
+        with self.service.database.write() as session:
+            leases.append_events(session, self.claim, self.unwritten)
+        self.unwritten = []
+
+    def metrics(self, step: int, **options: Any) -> None:
+        self.emit(NewEvent("metrics", data={"step": step, "values": {"loss": 1.0 / (step + 1)}}), **options)
+
+    def progress(self, step: int, total: int, **metrics: float) -> bool:
+        with self.service.database.write() as session:
+            told = {"step": step, "total": total, "rate": 10.0, "at": time.time()}
+            return leases.renew_lease(session, self.claim, lease_seconds=60, progress=told, metrics=metrics)
+
+    def checkpoint(self, step: int, content: bytes) -> None:
+        key = checkpoint_key(self.claim.job_id, self.claim.fence, step)
+        self._store(key, content)
+        with self.service.database.write() as session:
+            leases.add_checkpoint(
+                session,
+                self.claim,
+                key=key,
+                step=step,
+                size=len(content),
+                sha256=sha256(content),
+                metrics={"loss": 0.5},
+            )
+
+    def succeed(self, files: Mapping[str, bytes] | None = None, **metrics: float) -> str:
+        published = self.publish_files(files or {"model.safetensors": b"weights"})
+        with self.service.database.write() as session:
+            lineage = {"job": self.claim.job_id}
+            model = leases.succeed_job(session, self.claim, files=published, metrics=metrics, lineage=lineage)
+        self.service.publisher.publish(added_events(session))
+        return model
+
+    def publish_files(self, files: Mapping[str, bytes]) -> Sequence[leases.Published]:
+        published = []
+        for path, content in sorted(files.items()):
+            key = artifact_key(self.claim.job_id, self.claim.fence, path)
+            self._store(key, content)
+            media_type = "application/json" if path.endswith(".json") else "application/octet-stream"
+            published.append(leases.Published(path, key, len(content), sha256(content), media_type))
+        return published
+
+    def _store(self, key: str, content: bytes) -> None:
+        with self.service.storage.incoming_file() as (path, file):
+            file.write(content)
+            file.flush()
+            self.service.storage.keep(path, key)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def work(service: Service, job_id: str, *, lease_seconds: float = 60.0) -> Worker:
+    """Claim jobs until it is this one."""
+    while True:
+        with service.database.write() as session:
+            claim = leases.claim_job(session, owner="w-1", devices=("auto", "cpu", "cuda"), lease_seconds=lease_seconds)
+        assert claim is not None, "the job cannot be claimed"
+        service.publisher.publish(added_events(session))
+        if claim.job_id == job_id:
+            return Worker(service, claim)
+
+
+def wait_for(condition: Any, *, seconds: float = 20.0) -> Any:
+    """What `condition()` answers once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+def sse(lines: Iterator[str]) -> Iterator[tuple[str, str, Any]]:
+    """(id, event, data) of each message; ends at [DONE] or with the stream. Comments are passed over."""
+    message: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(": ")
+            message[name] = value
+            continue
+        if message.get("data") == "[DONE]":
+            yield "", "", "[DONE]"
+            return
+        if message:
+            yield message["id"], message["event"], json.loads(message["data"])
+        message = {}
