@@ -156,11 +156,8 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
     training, validation = read_training_data(spec, run, images=image_size(spec, run))
     _check_task(spec, training.kind)
     learner = open_learner(spec, training, run)
-    prepared, held_out = (
-        prepare(learner.classifier, training, run),
-        prepare_validation(learner.classifier, validation, run),
-    )
     classifier: Classifier | HeadOnly = learner.classifier
+    prepared, held_out = prepare(classifier, training, run), prepare_validation(classifier, validation, run)
     if should_precompute(spec, learner, prepared):
         classifier = HeadOnly(learner.classifier)
         prepared, held_out = of_features(classifier, prepared), held_out and of_features(classifier, held_out)
@@ -215,8 +212,7 @@ def image_size(spec: FineTuningSpec, run: Run) -> ImageSize:
 
 def open_learner(spec: FineTuningSpec, training: Labelled, run: Run) -> Learner:
     """The base with a head for the classes of the data, and the parts of it that the strategy lets learn."""
-    opened = open_base(run.inputs["base"], training.kind, class_names=training.class_names, param="base")
-    classifier, new = opened
+    classifier, new = open_base(run.inputs["base"], training.kind, class_names=training.class_names, param="base")
     if training.kind is Kind.TABLE and isinstance(training.examples, torch.Tensor):
         classifier.check_columns(training.examples.shape[1], training.columns)
     if spec.max_length is not None:

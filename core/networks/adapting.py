@@ -62,7 +62,7 @@ def has_fixed_features(classifier: Classifier, examples: Any) -> bool:
     classifier.network.eval()
     with torch.no_grad():
         features = classifier.logits_and_features(examples[torch.arange(1)])[1]
-    return features.flatten(1).shape[1] == features.numel() and (features.dim() == 2 or classifier.tokenizer is None)
+    return features.dim() == 2 or classifier.tokenizer is None
 
 
 def add_adapters(
