@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from sqlalchemy import text
@@ -81,3 +84,73 @@ def database(database_url: str) -> Iterator[Database]:
         session.add(Project(id=PROJECT, name="test", created_at=0))
     yield database
     database.close()
+
+
+class Up:
+    """`weightworks up` in a process of its own, on a home of its own."""
+
+    def __init__(self, home: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.home = home
+        home.parent.mkdir(parents=True, exist_ok=True)
+        command = [str(Path(sys.executable).with_name("weightworks")), "up", "--home", str(home), "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def wait_for(self, text: str) -> str:
+        """What it prints, up to the line that holds `text`."""
+        assert self.process.stdout is not None
+        printed = ""
+        for line in self.process.stdout:
+            printed += line
+            if text in line:
+                return printed
+        raise AssertionError(f"it ended without saying '{text}':\n{printed}")
+
+    def family(self) -> list[psutil.Process]:
+        """The process and all that it started."""
+        main = psutil.Process(self.process.pid)
+        return [main, *main.children(recursive=True)]
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        """Send a signal; its exit status, and what it printed since."""
+        self.process.send_signal(number)
+        printed, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, printed
+
+
+@pytest.fixture
+def up() -> Iterator[Callable[..., Up]]:
+    """Starts `weightworks up`; whatever still runs at the end is killed."""
+    started: list[Up] = []
+
+    def start(home: Path, *options: str, **environment: str) -> Up:
+        started.append(Up(home, *options, environment=environment))
+        return started[-1]
+
+    yield start
+    for stack in started:
+        stack.process.kill()
+        stack.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def weightworks_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """The whole service, started as users start it, and stopped by Ctrl-C: that must leave nothing behind."""
+    stack = Up(tmp_path_factory.mktemp("up") / "home")
+    try:
+        stack.wait_for("Ctrl-C stops it")
+    except BaseException:
+        stack.process.kill()
+        stack.process.communicate()
+        raise
+    yield stack
+    family = stack.family()
+    status, printed = stack.stop()
+    assert status == 0, printed
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not (stack.home / "connection.json").exists()

@@ -326,15 +326,26 @@ def client(context: typer.Context) -> Iterator[Client]:
 
 @contextmanager
 def told_errors() -> Iterator[None]:
-    """Tell an error in a line, with the data set's problems below it, and leave with its exit status."""
+    """Tell an error in a line, and leave with its exit status."""
     try:
         yield
     except WeightworksError as error:
-        where = f"{error.param}: " if isinstance(error, RequestRefused) and error.param else ""
-        errors.print(f"[red]error:[/] {escape(where + error.message)}", highlight=False, soft_wrap=True)
-        problems = error.problems if isinstance(error, RequestRefused) else []
-        for problem in problems[:SHOWN_PROBLEMS]:
-            errors.print(escape(f"  {problem.get('where', '')}: {problem.get('what', '')}"), highlight=False)
+        errors.print(f"[red]error:[/] {escape(in_words(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(NO_SERVER if isinstance(error, NotConnected | CannotStart) else REFUSED) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def in_words(error: WeightworksError) -> str:
+    """What was wrong: the field, unless the message begins with it, and each problem of a data set on its line."""
+    if not isinstance(error, RequestRefused):
+        return error.message
+    problems = [f"\n  {one.get('where')}: {one.get('what')}" for one in error.problems]
+    if len(problems) > 1:
+        return f"{len(problems)} problems with {error.param}:" + "".join(problems[:SHOWN_PROBLEMS])
+    starts_with_it = error.param is None or error.message.startswith(error.param)
+    return error.message if starts_with_it else f"{error.param}: {error.message}"
+
+
+if __name__ == "__main__":
+    app()

@@ -17,8 +17,10 @@ from rich.table import Table
 COLOURS = {"queued": "yellow", "running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "magenta"}
 SPARKS = "▁▂▃▄▅▆▇█"
 
-console = Console()
-errors = Console(stderr=True)
+WIDE = 200
+
+console = Console() if sys.stdout.isatty() else Console(width=WIDE)  # what is not a terminal need not be cut
+errors = Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=WIDE)
 
 
 def show_json(value: Any) -> None:
@@ -39,7 +41,10 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: 
     if not found:
         console.print(empty)
         return
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(columns[0], no_wrap=True, overflow="fold")
+    for column in columns[1:]:
+        table.add_column(column)
     for row in found:
         table.add_row(*row)
     console.print(table)

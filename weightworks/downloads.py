@@ -13,7 +13,6 @@ import httpx
 from weightworks.errors import DownloadDamaged, NotConnected
 from weightworks.transport import Transport, pause
 
-CHUNK = 1 << 20
 PARTIAL = ".partial"
 
 Progress = Callable[[int], None]
@@ -72,7 +71,7 @@ def _append(transport: Transport, url: str, partial: Path, *, have: int, sha256:
         if have and response.status_code != 206:  # all of it comes, from the beginning
             file.truncate(0)
             tell(-have)
-        for chunk in response.iter_bytes(CHUNK):
+        for chunk in response.iter_bytes():  # as they come: gathered ones would be lost with the connection
             file.write(chunk)
             tell(len(chunk))
         file.flush()

@@ -1,0 +1,1 @@
+"""The main job on real data, by itself: distillation in three steps, and word vectors."""

@@ -1,0 +1,106 @@
+"""One job's trip through everything, as a user makes it: HTTP in, weights out, opened by a library of the field."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from core.data.examples import write_images, write_table
+from weightworks import Client
+
+PATIENCE = 90.0
+OPEN = """
+import json, sys, torch
+from core import load_model
+model = load_model(sys.argv[1])
+with torch.inference_mode():
+    print(json.dumps(list(model(torch.rand(3, 1, 16, 16)).shape)))
+"""
+
+
+@pytest.fixture
+def client(weightworks_up: Any) -> Any:
+    with Client(home=weightworks_up.home) as client:
+        yield client
+
+
+def test_a_pipeline_from_images_to_a_distilled_student_that_opens_in_a_fresh_process(
+    client: Client, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images.zip")
+    images = client.files.upload(tmp_path / "images.zip").id
+    convnet = {"architecture": "convnet", "channels": [8, 16]}
+    mlp = {"architecture": "mlp", "hidden_sizes": [8]}
+    settings = {"dataset": images, "epochs": 4, "batch_size": 32, "learning_rate": 0.01}
+    pipeline = client.pipelines.create(
+        {
+            "jobs": {
+                "distilled": {
+                    "method": "distillation",
+                    "teacher": {"job": "teacher"},
+                    "student": {"job": "student"},
+                    **settings,
+                },
+                "teacher": {"method": "classification", "architecture": convnet, **settings},
+                "student": {"method": "classification", "architecture": mlp, **settings},
+            }
+        }
+    )
+    ended = {name: client.jobs.wait(job.id, timeout=PATIENCE) for name, job in pipeline.jobs.items()}
+    assert {name: job.status for name, job in ended.items()} == dict.fromkeys(ended, "succeeded")
+    assert client.pipelines.get(pipeline.id).status == "succeeded"
+    distilled = ended["distilled"]
+    lineage = client.models.get(distilled.model or "").lineage
+    assert (lineage["teacher"]["job"], lineage["student"]["job"]) == (ended["teacher"].id, ended["student"].id)
+
+    client.jobs.download(distilled.id, tmp_path / "weights")
+    assert load_file(tmp_path / "weights" / "model.safetensors")
+    command = [sys.executable, "-c", OPEN, str(tmp_path / "weights")]
+    opened = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(opened.stdout) == [3, 2]
+
+
+def test_a_job_whose_trainer_is_killed_goes_on_and_its_watcher_misses_nothing(
+    client: Client, weightworks_up: Any, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images.zip")
+    images = client.files.upload(tmp_path / "images.zip").id
+    spec = {"method": "classification", "dataset": images, "epochs": 150, "batch_size": 16, "checkpoint_every": 50}
+    job = client.jobs.create(spec)
+    events, killed = [], None
+    for event in client.jobs.events(job.id):
+        events.append(event)
+        if event.type == "checkpoint" and killed is None:
+            killed = trainer_of(weightworks_up)
+            killed.kill()
+    ended = client.jobs.get(job.id)
+    assert (ended.status, ended.attempt) == ("succeeded", 2)
+    assert killed is not None
+    assert any("checkpoint of step" in event.message for event in events)
+    places = [event.place for event in events]
+    assert places == sorted(set(places))
+    assert events == list(client.jobs.events(job.id))
+
+
+def trainer_of(stack: Any) -> psutil.Process:
+    """The process that trains: the fork server's child."""
+    (server,) = [one for one in stack.family() if "worker.zygote" in " ".join(one.cmdline()) and one.children()]
+    (trainer,) = server.children()
+    return trainer
+
+
+def test_a_table_goes_in_and_principal_components_come_out(client: Client, tmp_path: Path) -> None:
+    write_table(tmp_path / "table.csv")
+    file = client.files.upload(tmp_path / "table.csv")
+    job = client.jobs.create({"method": "pca", "dataset": file.id, "n_components": 2})
+    job = client.jobs.wait(job.id, timeout=PATIENCE)
+    assert job.status == "succeeded", job.error
+    paths = {path.name for path in client.jobs.download(job.id, tmp_path / "weights")}
+    assert {"model.safetensors", "config.json", "README.md", "metrics.json", "manifest.json"} <= paths
