@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ T = TypeVar("T")
 AWAY = (OperationalError, InterfaceError, PoolTimeout)  # the database cannot be reached, is locked, or its disk is full
 
 RETRY_SECONDS = 0.5
+GATHER_SECONDS = 0.05  # between two messages to Redis
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class Journal:
         self._publisher = publisher
         self._lease_seconds = lease_seconds
         self._last_seq = 1  # claim_job wrote the first
+        self._published_at = -math.inf
         self._unpublished: list[Event] = []
         self._unwritten: list[Event] = []
         self._clock_offset = time.time() - time.monotonic()
@@ -75,11 +78,19 @@ class Journal:
         self._unpublished.append(row)
         self._unwritten.append(row)
 
+    @property
+    def publish_at(self) -> float:
+        """When what was added is due in Redis: at once, unless something was sent a moment ago."""
+        return self._published_at + GATHER_SECONDS if self._unpublished else math.inf
+
     def publish(self) -> None:
-        """Send to Redis what was added; nothing while the lease may be someone else's."""
-        if self._unpublished and time.monotonic() < self.lease_ends:
+        """Send to Redis what is due; nothing while the lease may be someone else's."""
+        now = time.monotonic()
+        if now < self.publish_at:
+            return
+        if now < self.lease_ends:
             self._publisher.publish(self._unpublished)
-        self._unpublished = []
+        self._unpublished, self._published_at = [], now
 
     def write(self, change: Callable[[Session], Any] | None = None) -> bool:
         """Renew the lease, write what was added, and make `change`, all or nothing.

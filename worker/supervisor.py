@@ -275,7 +275,8 @@ class Supervisor:
     # Time.
 
     def _next_at(self) -> float:
-        return min(self._beat_at, self._place_at, self._stopping.due_at, self._lost_at(), self._stuck_at())
+        deadlines = (self._place_at, self._stopping.due_at, self._lost_at(), self._stuck_at())
+        return min(self._beat_at, self.journal.publish_at, *deadlines)
 
     def _lost_at(self) -> float:
         return NEVER if self._stopping.is_killed else self._trainer_until()
@@ -304,4 +305,3 @@ class Supervisor:
             while source in self._open and select.select([source], [], [], 0)[0]:
                 read()
         self._add_lines(self._output.end())
-        self.journal.publish()

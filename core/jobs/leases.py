@@ -204,6 +204,7 @@ def fail_job(session: Session, claim: Claim, error: WeightworksError, *, is_retr
     """End a failed attempt: the job is queued again while attempts are left, else it fails. Raises LeaseLost."""
     _lock(session, claim)
     job = session.get_one(Job, claim.job_id, populate_existing=True)
+    job.attempt = claim.attempt
     if is_retryable and job.attempt < job.max_attempts and not job.cancel_requested:
         _requeue(session, job, outcome="failed")
         message = f"Attempt {job.attempt} failed: {error.message}. The job waits for the next one."
@@ -216,7 +217,7 @@ def fail_job(session: Session, claim: Claim, error: WeightworksError, *, is_retr
 def forgive_attempt(session: Session, claim: Claim) -> None:
     """Give the attempt back at once, for a worker that must leave: it may be killed before it has released the job.
 
-    Raises LeaseLost.
+    Should the attempt end by itself meanwhile, it counts. Raises LeaseLost.
     """
     _lock(session, claim)
     job = session.get_one(Job, claim.job_id, populate_existing=True)
@@ -286,7 +287,7 @@ def _end(session: Session, claim: Claim, status: Status, *, metrics: Mapping[str
     _lock(session, claim)
     job = session.get_one(Job, claim.job_id, populate_existing=True)
     job.status, job.finished_at, job.lease_expires_at = status, int(time.time()), None
-    job.metrics = dict(metrics) or job.metrics
+    job.attempt, job.metrics = claim.attempt, dict(metrics) or job.metrics
     _close_attempt(session, job.id, job.fence, status.value)
     return job
 

@@ -173,9 +173,9 @@ class Service:
         """The job, once it is over."""
         return self.until(lambda: job if (job := self.job(job_id)).status in TERMINAL else None)
 
-    def until_step(self, job_id: str, step: int) -> None:
-        """Wait until the job has reported so many steps."""
-        self.until(lambda: ((job := self.job(job_id)).progress or {}).get("step", 0) >= step or job.status in TERMINAL)
+    def until_training(self, job_id: str) -> None:
+        """Wait until the job has told of a step."""
+        self.until(lambda: any(event.type == "metrics" for event in self.publisher.published(job_id)))
         assert self.job(job_id).status is Status.RUNNING, "the job was over before it could be disturbed"
 
     def logs(self) -> str:

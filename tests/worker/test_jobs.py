@@ -19,7 +19,7 @@ from core.jobs import leases, store
 from core.jobs.models import Job, TrainedModel
 from core.jobs.status import Status
 
-LONG = {"epochs": None, "steps": 250, "checkpoint_every": 20}
+LONG = {"epochs": None, "steps": 250, "checkpoint_every": 20, "hidden_sizes": [256, 256]}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,13 +80,13 @@ def test_a_job_succeeds_with_its_artifacts_and_all_its_events(service) -> None:
 
 def test_a_cancel_in_the_middle_leaves_weights(service, long_spec) -> None:
     job_id = service.submit({**long_spec, "steps": 100_000})
-    service.until_step(job_id, 10)
+    service.until_training(job_id)
     with service.database.write() as session:
         store.cancel_job(session, "proj-test", job_id)
     assert service.until_ended(job_id).status is Status.CANCELLED
     artifacts = service.artifacts(job_id)
     assert load_file(artifacts["model.safetensors"])
-    assert service.checkpoints(job_id)[0].step >= 10
+    assert service.checkpoints(job_id)[0].step > 0
     assert_no_gaps(service.events(job_id))
 
 
@@ -206,7 +206,7 @@ def test_a_supervisor_whose_lease_was_lost_leaves_and_writes_nothing(service, lo
         session.execute(stolen)
     written = len(service.events(job_id))
     checkpoints = [row.id for row in service.checkpoints(job_id)]
-    service.until(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE)
+    service.until(lambda: has_ended(trainer))
     after = service.submit(service.example("pca"))
     assert service.until_ended(after).status is Status.SUCCEEDED
     assert len(service.events(job_id)) == written
@@ -220,7 +220,7 @@ def test_a_supervisor_whose_lease_was_lost_leaves_and_writes_nothing(service, lo
 
 def test_training_goes_on_while_the_database_is_locked(service, long_spec, undisturbed: str) -> None:
     job_id = service.submit(long_spec)
-    service.until_step(job_id, 10)
+    service.until_training(job_id)
     with service.database.write() as session:
         session.execute(text("UPDATE projects SET name = name"))
         time.sleep(1.0)  # the fault itself: a lock held longer than several renewals
@@ -238,12 +238,40 @@ def test_trainers_see_no_credentials(service, long_spec) -> None:
     service.until_ended(job_id)
 
 
+def test_a_stopped_supervisors_trainer_leaves_and_its_late_writes_are_rejected(
+    service, long_spec, undisturbed: str
+) -> None:
+    job_id = service.submit(long_spec)
+    service.until(lambda: service.checkpoints(job_id))
+    supervisor, trainer = service.supervisor_of(job_id), service.trainer_of(job_id)
+    supervisor.suspend()
+    try:
+        service.until(lambda: has_ended(trainer))
+        service.until(lambda: sweep(service))
+        job = service.until_ended(job_id)
+        events = [(event.fence, event.seq) for event in service.events(job_id)]
+    finally:
+        supervisor.resume()
+    assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 2, 3)
+    assert weights_of(service, job_id) == undisturbed
+    service.until(lambda: "the lease of fence 1 was lost" in service.logs())
+    assert [(event.fence, event.seq) for event in service.events(job_id)] == events
+    assert_no_gaps(service.events(job_id))
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_drained_worker_gives_its_job_back_without_using_up_an_attempt(service, long_spec, undisturbed: str) -> None:
     job_id = service.submit(long_spec)
-    service.until_step(job_id, 10)
-    worker = service.worker_of(job_id)
+    service.until_training(job_id)
+    worker, trainer = service.worker_of(job_id), service.trainer_of(job_id)
+    trainer.suspend()
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGTERM)
+    service.until(lambda: service.job(job_id).attempt == 0)
+    trainer.resume()
     assert worker.wait(30) == 0
     assert service.left_over() == []
     job = service.until_ended(job_id)
