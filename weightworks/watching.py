@@ -21,8 +21,8 @@ from weightworks.jobs import Job
 
 LOOK_SECONDS = 0.5
 FRAMES_PER_SECOND = 8
-SHOWN_METRICS = 3
-CURVE = ("loss", "train_loss", "valid_loss")
+TELLING = ("loss", "accuracy", "agreement")  # what metrics' names end with that say most in little room
+CURVE_WIDTH = 12
 
 
 @dataclass
@@ -78,6 +78,9 @@ def watch(client: Client, jobs: Mapping[str, Job], *, console: Console) -> dict[
             if is_over or console.is_terminal:
                 live.update(picture(list(watched.values())), refresh=True)
             if is_over:
+                if not console.is_terminal:
+                    live.stop()
+                    console.print()
                 return {label: one.job for label, one in watched.items()}
             time.sleep(LOOK_SECONDS)
 
@@ -93,25 +96,27 @@ def _listen(client: Client, one: Watched) -> None:
 def picture(jobs: Sequence[Watched]) -> Table:
     """A line for each job."""
     table = Table.grid(padding=(0, 2))
+    for width in (8, 9, 10, 12, 5, 10, 10):
+        table.add_column(no_wrap=True, min_width=width)
     for one in jobs:
-        bar = ProgressBar(total=1.0, completed=one.fraction, width=24)
-        colour = COLOURS.get(one.job.status, "white")
-        table.add_row(one.label, Text(one.job.status, style=colour), bar, _pace(one), _numbers(one), _curve(one))
+        bar = ProgressBar(total=1.0, completed=one.fraction, width=10)
+        status = Text(one.job.status, style=COLOURS.get(one.job.status, "white"))
+        table.add_row(one.label, status, bar, _steps(one), duration(one.seconds), _curve(one), _numbers(one))
     return table
 
 
-def _pace(one: Watched) -> str:
+def _steps(one: Watched) -> str:
     progress = one.job.progress or {}
     step, total = progress.get("step"), progress.get("total")
-    steps = f"{step:,}/{total:,}" if step is not None and total else ""
-    return f"{steps}  {duration(one.seconds)}" if one.job.started_at else ""
+    return f"{step:,}/{total:,}" if step is not None and total else ""
 
 
 def _numbers(one: Watched) -> str:
     latest = one.job.metrics or {name: values[-1] for name, values in one.series.items()}
-    return "  ".join(f"{name} {number(value)}" for name, value in list(latest.items())[:SHOWN_METRICS])
+    telling = (next((name for name in latest if name.endswith(end)), None) for end in TELLING)
+    return "  ".join(f"{name.removeprefix('train_')} {number(latest[name])}" for name in telling if name is not None)
 
 
 def _curve(one: Watched) -> Text:
-    name = next((name for name in CURVE if len(one.series.get(name, [])) > 1), None)
-    return Text(spark(one.series[name]), style="cyan") if name else Text("")
+    name = next((name for name, values in one.series.items() if name.endswith("loss") and len(values) > 1), None)
+    return Text(spark(one.series[name], CURVE_WIDTH), style="cyan") if name else Text("")

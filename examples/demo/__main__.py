@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -125,20 +126,25 @@ def download(ours: Client, jobs: dict[str, Job]) -> None:
 
 def show(found: dict[str, Any], jobs: dict[str, Job], *, seconds: float) -> None:
     """One table, a few words, and where everything is."""
-    table = Table("", "learned from", "parameters", "accuracy on 450 unseen images", "seconds", pad_edge=False)
-    sources = ("1,347 labelled images", "100 labelled images", "those, then the teacher's answers to 1,347 unlabelled")
+    table = Table("", "what it learned from", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("accuracy", "parameters", "seconds"):
+        table.add_column(column, justify="right")
+    sources = ("1,347 labels", "100 labels", "100 labels, then the teacher")
     for label, source in zip(CLASSIFIERS, sources, strict=True):
         one, job = found["classifiers"][label], jobs[label]
         taken = (job.finished_at or 0) - (job.started_at or 0)
-        table.add_row(label, source, f"{one['parameters']:,}", f"{one['accuracy']:.1%}", str(taken))
-    console.print()
+        table.add_row(label, source, f"{one['accuracy']:.1%}", f"{one['parameters']:,}", str(taken))
+    console.print("\nHandwritten digits: accuracy on 450 images that no training has seen", highlight=False)
     console.print(table)
+    console.print("BBC news: words and those whose vectors are nearest")
     for word, near in found["words"].items():
-        console.print(f"[bold]{word}[/] is near {', '.join(near)}")
+        console.print(f"  [bold]{word:10}[/] {', '.join(near)}", highlight=False)
     console.print(
-        f"\nThe weights lie in {OUTPUT.relative_to(Path.cwd()) if OUTPUT.is_relative_to(Path.cwd()) else OUTPUT}/"
-        f"{{{','.join(jobs)}}}/model.safetensors, all of it took {seconds:.0f} s.\n"
-        "The API's docs page: `make up`, then the address that it prints, /docs."
+        f"\nAll of it took {seconds:.0f} s. The weights lie in {OUTPUT.name}/: {', '.join(jobs)}, each a folder with"
+        " model.safetensors,\nconfig.json, curves.png and a model card in README.md.\n"
+        "The API and its docs page on this machine: [bold]make up[/], then http://127.0.0.1:8000/docs.",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 STUDENT = {"architecture": "mlp", "hidden_sizes": [64]}
 TEACHER = {"architecture": "convnet", "channels": [64, 128, 256], "dropout": 0.2}
-WORDS = ("film", "minister", "goal", "software", "profits")
+WORDS = ("film", "minister", "software", "profits", "election")
 
 
 def distillation(files: Mapping[str, str]) -> dict[str, Any]:
@@ -47,4 +47,4 @@ def distillation(files: Mapping[str, str]) -> dict[str, Any]:
 
 def word_vectors(file: str) -> dict[str, Any]:
     """Word vectors of a small corpus: more passes than a large one would need."""
-    return {"method": "word2vec", "name": "words", "dataset": file, "epochs": 8}
+    return {"method": "word2vec", "name": "words", "dataset": file, "epochs": 5, "min_count": 10}

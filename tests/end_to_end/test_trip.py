@@ -72,7 +72,7 @@ def test_a_job_whose_trainer_is_killed_goes_on_and_its_watcher_misses_nothing(
 ) -> None:
     write_images(tmp_path / "images.zip")
     images = client.files.upload(tmp_path / "images.zip").id
-    spec = {"method": "classification", "dataset": images, "epochs": 150, "batch_size": 16, "checkpoint_every": 50}
+    spec = {"method": "classification", "dataset": images, "epochs": 50, "batch_size": 16, "checkpoint_every": 20}
     job = client.jobs.create(spec)
     events, killed = [], None
     for event in client.jobs.events(job.id):
