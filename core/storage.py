@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from core.errors import NotFound
-from core.jobs.models import new_id
 
 
 class Storage:
@@ -41,7 +41,7 @@ class Storage:
     @contextmanager
     def incoming_file(self) -> Iterator[tuple[Path, BinaryIO]]:
         """A new file to stream into, on the same disk; it is gone afterwards unless `keep` moved it."""
-        path = self.incoming / new_id("part")
+        path = self.incoming / secrets.token_hex(12)
         try:
             with path.open("wb") as file:
                 yield path, file

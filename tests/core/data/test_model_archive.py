@@ -60,7 +60,7 @@ def test_refuses(tmp_path: Path, write, change: dict[str, bytes], message: str) 
 
 
 def test_refuses_what_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(InvalidData, match="no config.json"):
+    with pytest.raises(InvalidData, match=r"no config\.json"):
         inspect_model_archive(write_zip(tmp_path / "a", {"readme.md": b"x"}))
     with pytest.raises(InvalidData, match="safetensors"):
         inspect_model_archive(write_zip(tmp_path / "b", {"config.json": CONFIG}))
