@@ -60,7 +60,7 @@ class Storage:
         """Put a file under a key without taking it away: a hard link, or a copy from another disk."""
         target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{new_id('part')}")
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(12)}")
         try:
             os.link(source, partial)
         except OSError:
