@@ -31,6 +31,7 @@ class Checked:
 
 def check_submission(session: Session, project_id: str, spec: MethodSpec) -> Checked:
     """Check all that a spec names; raises InvalidSpec, InvalidData or NotFound, naming the field."""
+    _refuse_nul(spec.model_dump(mode="json"), ())
     method = method_named(spec.method)
     profile = None
     for field, file_id in files_of(spec).items():
@@ -42,6 +43,20 @@ def check_submission(session: Session, project_id: str, spec: MethodSpec) -> Che
     if method.check is not None:
         method.check(spec, profile)
     return Checked(spec, profile, _models(session, project_id, spec))
+
+
+def _refuse_nul(value: Any, place: tuple[str, ...]) -> None:
+    """NUL is the one character that PostgreSQL keeps nowhere."""
+    if isinstance(value, Mapping):
+        if any("\0" in name for name in value):
+            raise InvalidSpec("a NUL character cannot be stored", param=".".join(place))
+        for name, inner in value.items():
+            _refuse_nul(inner, (*place, name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_nul(inner, (*place, str(index)))
+    elif isinstance(value, str) and "\0" in value:
+        raise InvalidSpec("a NUL character cannot be stored", param=".".join(place))
 
 
 def _data_set(session: Session, project_id: str, file_id: str, field: str, method: Method) -> Profile:

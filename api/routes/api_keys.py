@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/api_keys", tags=["api keys"])
 class NewApiKey(Frozen):
     """What a new key is to be."""
 
-    name: str = Field(min_length=1, max_length=64, description="Whose it is, or what for.")
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$", description="Whose it is, or what for.")
     role: Role = Field(Role.WRITE, description="What it may do.")
     project: str | None = Field(
         None,

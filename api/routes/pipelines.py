@@ -33,7 +33,9 @@ class PipelineRequest(Frozen):
 
     model_config = ConfigDict(title="PipelineRequest")
 
-    name: str | None = Field(None, min_length=1, max_length=64, description="What to call the pipeline.")
+    name: str | None = Field(
+        None, min_length=1, max_length=64, pattern=r"^[^\x00]*$", description="What to call the pipeline."
+    )
     jobs: Annotated[dict[LocalName, AnySpec], Field(min_length=1, max_length=50)] = Field(
         description="The jobs, in any order."
     )

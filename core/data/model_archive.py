@@ -15,6 +15,7 @@ from core.errors import InvalidData
 
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 2**20
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_MEMBERS = 1000
 # What a model folder may bring: data. Everything else (pickled weights, Python files) is left out, never executed.
 KEPT = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".csv", ".png"})
@@ -31,6 +32,8 @@ def inspect_model_archive(path: Path, *, max_unpacked_bytes: int = 256 * 2**30) 
         has_weights = has_weights or suffix == ".safetensors"
         if suffix in PICKLED:
             problems.add(member.name, "pickled weights are not read: save the model with safetensors")
+        elif suffix == ".safetensors":
+            _check_weights(member, problems)
         elif name == CONFIG:
             _check_config(member, problems)
     if not has_weights:
@@ -89,6 +92,21 @@ def _check_config(member: Member, problems: Problems) -> None:
         problems.add(member.name, "names no model_type: it is not a Hugging Face model's")
     elif "auto_map" in config:
         problems.add(member.name, "needs Python code of its own (auto_map), which is never run here")
+
+
+def _check_weights(member: Member, problems: Problems) -> None:
+    """Whether the file's header describes all of its content; whatever is no safetensors fails here."""
+    with member.open() as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = stream.read(length) if length <= min(MAX_HEADER_BYTES, member.size - 8) else b""
+    try:
+        described = json.loads(header)
+        ends = [tensor["data_offsets"][1] for name, tensor in described.items() if name != "__metadata__"]
+        is_whole = max(ends, default=0) == member.size - 8 - length
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        problems.add(member.name, "is not safetensors, whatever its name says, or it is cut short")
 
 
 def _container(path: Path) -> Container:

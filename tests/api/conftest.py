@@ -11,7 +11,8 @@ from core.jobs.database import Database
 from core.jobs.models import Base
 from core.progress import Publisher
 from core.storage import Storage
-from tests.api.service import Service, new_project, start_api
+from tests.api.schema import Schema
+from tests.api.service import Service, new_project, start_apis
 
 
 @pytest.fixture(scope="session")
@@ -20,15 +21,20 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
     folder = tmp_path_factory.mktemp("api")
     database = Database(f"sqlite:///{folder}/jobs.sqlite3")
     Base.metadata.create_all(database.engine)
-    process, base_url = start_api(folder, redis_url)
-    publisher = Publisher(redis_url)
-    yield Service(folder, redis_url, base_url, process, database, Storage(folder / "storage"), publisher)
-    process.terminate()
-    assert process.wait(20) is not None
+    parent, apis = start_apis(folder, redis_url, 2)
+    publisher, storage = Publisher(redis_url), Storage(folder / "storage")
+    schema = Schema(httpx.get(f"{apis[0].base_url}/openapi.json", timeout=30).json())
+    service = Service(folder, *apis, database, storage, publisher, schema)
+    yield service
+    for api in apis:
+        if api.process.is_running():
+            api.process.terminate()
+    assert parent.wait(20) == 0
+    parent.stdout.close()
     publisher.close()
     database.close()
     log = (folder / "api.log").read_text()
-    assert "Traceback" not in log, log
+    assert log.count("Traceback") == service.tracebacks, log
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from core.jobs import leases
 from core.jobs.database import Database
@@ -22,30 +23,42 @@ from core.jobs.events import NewEvent, added_events, as_row
 from core.jobs.models import new_id
 from core.progress import Publisher
 from core.storage import Storage, artifact_key, checkpoint_key
+from tests.api.schema import Schema
 
 ROOT = Path(__file__).parents[2]
 ADMIN_KEY = "ww-the-admin-key-of-these-tests"
 PATIENCE = 60.0
-MAX_UPLOAD_BYTES = 4 * 2**20
+MAX_UPLOAD_BYTES = 64 * 2**20
 MAX_REQUEST_BYTES = 2**18
 SWEEP_SECONDS = 0.3
 
 
 @dataclass
+class Api:
+    """A running API process."""
+
+    base_url: str
+    process: psutil.Process
+
+
+@dataclass
 class Service:
-    """A running API, and direct access to what it stands on."""
+    """A running API, a second one beside it, and direct access to what they stand on."""
 
     folder: Path
-    redis_url: str
-    base_url: str
-    process: subprocess.Popen[bytes]
+    api: Api
+    other_api: Api
     database: Database
     storage: Storage
     publisher: Publisher
+    schema: Schema
+    tracebacks: int = 0  # how many the tests provoked
 
     def client(self, key: str | None, **options: Any) -> httpx.Client:
+        """A client whose every answer is held against the schema."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, **options)
+        hooks = {"response": [self.schema.check]}
+        return httpx.Client(base_url=self.api.base_url, headers=headers, timeout=30, event_hooks=hooks, **options)
 
 
 def environment(folder: Path, redis_url: str) -> dict[str, str]:
@@ -61,26 +74,30 @@ def environment(folder: Path, redis_url: str) -> dict[str, str]:
     }
 
 
-def start_api(folder: Path, redis_url: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start uvicorn on a free port and wait until it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        os.set_inheritable(listener.fileno(), True)
-        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--fd", str(listener.fileno()), "--no-access-log"]
-        log = (folder / "api.log").open("ab")
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(folder, redis_url), pass_fds=[listener.fileno()], stderr=log, stdout=log
+def start_apis(folder: Path, redis_url: str, count: int) -> tuple[subprocess.Popen[str], list[Api]]:
+    """Start API processes on free ports and wait until they are ready."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    descriptors = [listener.fileno() for listener in listeners]
+    command = [sys.executable, "-m", "tests.api.serve", *map(str, descriptors)]
+    with (folder / "api.log").open("ab") as log:
+        parent = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(folder, redis_url),
+            pass_fds=descriptors,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
-        log.close()
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{base_url}/readyz", timeout=5).status_code == 200:
-                return process, base_url
-        except httpx.HTTPError:
-            time.sleep(0.05)
-    process.kill()
-    raise AssertionError((folder / "api.log").read_text())
+    assert parent.stdout is not None
+    pids = parent.stdout.readline().split()
+    urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    for url in urls:
+        assert pids, (folder / "api.log").read_text()
+        assert httpx.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200
+    return parent, [Api(url, psutil.Process(int(pid))) for url, pid in zip(urls, pids, strict=True)]
 
 
 def new_project(service: Service, role: str = "admin") -> str:

@@ -1,0 +1,131 @@
+"""Who may do what: every route asks for a key, keeps to its project, and obeys the key's role."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.service import ADMIN_KEY, Service, new_project, submit, upload, work
+
+OPEN = {"/healthz", "/readyz"}
+
+
+def filled(path: str, ids: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)(:path)?\}", lambda found: ids[found[1]], path)
+
+
+@pytest.fixture
+def ids(http: httpx.Client, service: Service) -> dict[str, str]:
+    """One of everything, in the project of `http`."""
+    file = upload(http)["id"]
+    job = submit(http, file)["id"]
+    worker = work(service, job)
+    worker.checkpoint(1, b"state")
+    model = worker.succeed()
+    pipeline = http.post("/v1/pipelines", json={"jobs": {"a": {"method": "pca", "dataset": file}}}).json()["id"]
+    return {
+        "file_id": file,
+        "job_id": job,
+        "model_id": model,
+        "pipeline_id": pipeline,
+        "checkpoint_id": http.get(f"/v1/jobs/{job}/checkpoints").json()["data"][0]["id"],
+        "path": "model.safetensors",
+        "key_id": http.post("/v1/api_keys", json={"name": "extra", "role": "read"}).json()["id"],
+        "name": "pca",
+    }
+
+
+def test_every_call_but_the_health_checks_asks_for_a_key(service: Service, ids: dict[str, str]) -> None:
+    with service.client("ww-wrong") as wrong, service.client(None) as none:
+        for method, path in service.schema.operations:
+            for client in (wrong, none):
+                answer = client.request(method, filled(path, ids))
+                if path in OPEN:
+                    assert answer.status_code == 200
+                    continue
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert answer.json()["error"]["type"] == "authentication_error"
+        for shown in ("Basic d3c6", "Bearer", b"Bearer \xc3\xa9", "Bearer " + "x" * 10_000):
+            assert none.get("/v1/jobs", headers={"authorization": shown}).status_code == 401
+
+
+def test_what_belongs_to_another_project_is_not_there(service: Service, ids: dict[str, str]) -> None:
+    with service.client(new_project(service)) as other:
+        for method, path in service.schema.operations:
+            if "{" not in path or "{name}" in path:
+                continue
+            answer = other.request(method, filled(path, ids))
+            assert answer.status_code == 404, (method, path, answer.text)
+        for path in ("files", "jobs", "models", "pipelines"):
+            assert other.get(f"/v1/{path}").json()["data"] == []
+        mine = [key["id"] for key in other.get("/v1/api_keys").json()["data"]]
+        assert ids["key_id"] not in mine
+        for spec in ({"dataset": ids["file_id"]},):
+            assert other.post("/v1/jobs", json={"method": "pca", **spec}).status_code == 404
+
+
+def test_a_role_allows_what_it_says(service: Service, http: httpx.Client, ids: dict[str, str]) -> None:
+    keys = {
+        role: http.post("/v1/api_keys", json={"name": role, "role": role}).json()["key"] for role in ("read", "write")
+    }
+    reading_posts = {"/v1/jobs/preview"}
+    for role, key in keys.items():
+        with service.client(key) as client:
+            for method, path in service.schema.operations:
+                if path in OPEN or "{key_id}" in path:
+                    continue
+                if path == "/v1/api_keys":
+                    assert client.request(method, path).status_code == 403
+                    continue
+                is_writing = method in ("POST", "DELETE") and path not in reading_posts
+                if role == "read":
+                    answer = client.request(method, filled(path, ids), headers={"range": "bytes=0-0"})
+                    assert (answer.status_code == 403) is is_writing, (method, path)
+    with service.client(keys["write"]) as writer:
+        assert writer.delete(f"/v1/api_keys/{ids['key_id']}").status_code == 403
+        assert submit(writer, ids["file_id"])["status"] == "queued"
+
+
+def test_keys_are_shown_once_and_revoked_at_once(service: Service, http: httpx.Client) -> None:
+    made = http.post("/v1/api_keys", json={"name": "robot", "role": "write"})
+    assert made.status_code == 201
+    key = made.json()
+    assert re.fullmatch(r"ww-[A-Za-z0-9_-]{43}", key["key"])
+    listed = {one["id"]: one for one in http.get("/v1/api_keys").json()["data"]}
+    assert listed[key["id"]] == {name: value for name, value in key.items() if name != "key"}
+    assert key["key"] not in http.get("/v1/api_keys").text
+    assert key["key"].encode() not in (service.folder / "jobs.sqlite3").read_bytes()
+    assert key["key"].encode() not in (service.folder / "jobs.sqlite3-wal").read_bytes()
+    with service.client(key["key"]) as robot:
+        assert robot.get("/v1/jobs").status_code == 200
+        assert http.delete(f"/v1/api_keys/{key['id']}").json()["deleted"]
+        assert robot.get("/v1/jobs").status_code == 401
+
+
+def test_an_admin_cannot_lock_the_project_out(http: httpx.Client) -> None:
+    (mine,) = http.get("/v1/api_keys").json()["data"]
+    assert http.delete(f"/v1/api_keys/{mine['id']}").status_code == 409
+
+
+def test_only_the_default_project_makes_others(service: Service, http: httpx.Client) -> None:
+    own = http.get("/v1/api_keys").json()["data"][0]["project"]
+    assert http.post("/v1/api_keys", json={"name": "a", "project": "elsewhere"}).status_code == 403
+    assert http.post("/v1/api_keys", json={"name": "a", "project": own}).json()["project"] == own
+    with service.client(ADMIN_KEY) as admin:
+        made = admin.post("/v1/api_keys", json={"name": "for them", "project": own, "role": "read"}).json()
+        assert made["project"] == own
+        assert made["id"] not in [key["id"] for key in admin.get("/v1/api_keys").json()["data"]]
+    assert made["id"] in [key["id"] for key in http.get("/v1/api_keys").json()["data"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({"name": ""}, "name"), ({"name": "a", "role": "god"}, "role"), ({"name": "a", "nme": 1}, "nme"), ({}, "name")],
+)
+def test_a_wrong_key_request_is_told_so(http: httpx.Client, body: dict[str, Any], param: str) -> None:
+    answer = http.post("/v1/api_keys", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)

@@ -1,0 +1,108 @@
+"""The schema is exact: every test's answers are held against it (tests/api/schema.py); here every call is made once."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import httpx
+from jsonschema import Draft202012Validator
+
+from tests.api.service import Service, submit, upload, work
+
+
+def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Service) -> None:
+    file = upload(http)["id"]
+    job = submit(http, file)["id"]
+    worker = work(service, job)
+    worker.metrics(1)
+    worker.checkpoint(1, b"state")
+    model = worker.succeed()
+    checkpoint = http.get(f"/v1/jobs/{job}/checkpoints").json()["data"][0]["id"]
+    pipeline = http.post("/v1/pipelines", json={"jobs": {"a": {"method": "pca", "dataset": file}}}).json()
+    waiting = pipeline["jobs"]["a"]["id"]
+    extra = http.post("/v1/api_keys", json={"name": "extra"}).json()["id"]
+    for path in (
+        *("methods", "methods/pca", "methods/pca/example_dataset", "files", "jobs", "models", "pipelines", "api_keys"),
+        *(f"files/{file}", f"files/{file}/content", f"models/{model}", f"pipelines/{pipeline['id']}", f"jobs/{job}"),
+        *(f"jobs/{job}/{part}" for part in ("events", "metrics", "logs", "checkpoints", "artifacts", "weights")),
+        *(f"jobs/{job}/archive", f"jobs/{job}/artifacts/model.safetensors", f"jobs/{job}/checkpoints/{checkpoint}"),
+    ):
+        assert http.get(f"/v1/{path}").status_code == 200
+    http.post("/v1/jobs/preview", json={"method": "pca", "dataset": file}).raise_for_status()
+    http.post(f"/v1/jobs/{waiting}/cancel").raise_for_status()
+    http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()
+    http.post(f"/v1/jobs/{waiting}/cancel").raise_for_status()
+    for path in (f"models/{model}", f"files/{file}", f"api_keys/{extra}"):
+        http.delete(f"/v1/{path}").raise_for_status()
+    fine = {(method, path) for method, path, status in service.schema.seen if status < 300}
+    assert {call for call in service.schema.operations if call[1].startswith("/v1/")} - fine == set()
+
+
+def test_every_methods_example_is_accepted_with_its_own_data(http: httpx.Client) -> None:
+    for method in http.get("/v1/methods").json()["data"]:
+        steps = {"example": method["example"], **method["example_needs"]}
+        jobs = {}
+        for name, step in steps.items():
+            dataset = upload(http, http.get(step["dataset"]).content, name=name)["id"]
+            jobs[name] = {"method": method["id"], **step["spec"], "dataset": dataset}
+        jobs["example"] |= {field: {"job": field} for field in method["example_needs"]}
+        answer = http.post("/v1/pipelines", json={"jobs": jobs})
+        assert answer.status_code == 202, (method["id"], answer.text)
+        for job in answer.json()["jobs"].values():
+            http.post(f"/v1/jobs/{job['id']}/cancel")
+
+
+def test_a_job_is_one_of_all_methods_specs(service: Service, http: httpx.Client) -> None:
+    document = service.schema.document
+    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    names = {method["id"] for method in http.get("/v1/methods").json()["data"]}
+    assert body["discriminator"]["propertyName"] == "method"
+    assert set(body["discriminator"]["mapping"]) == names
+    assert len(body["oneOf"]) == len(names)
+
+
+def test_the_document_is_sound(service: Service) -> None:
+    document = service.schema.document
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    text = str(document)
+    assert "HTTPValidationError" not in text
+    for reference in set(re.findall(r"#/components/schemas/([\w.-]+)", text)):
+        assert reference in document["components"]["schemas"]
+    for path, calls in document["paths"].items():
+        for call in calls.values():
+            assert call["responses"]["default"]["content"]["application/json"]["schema"]
+            assert bool(call.get("security")) is path.startswith("/v1/")
+            assert call["summary"]
+            assert call["description"]
+    upload_body = document["paths"]["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(upload_body["properties"]) == {"file", "purpose"}
+
+
+class References(HTMLParser):
+    found: list[str]
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attributes if name in ("src", "href") and value]
+
+
+def test_the_docs_page_needs_nothing_from_elsewhere(service: Service) -> None:
+    with service.client(None) as http:
+        assert http.get("/").headers["location"] == "/docs"
+        page = http.get("/docs")
+        references = References()
+        references.found = []
+        references.feed(page.text)
+        assert len(references.found) >= 2
+        for address in references.found:
+            assert address.startswith("/")
+            assert http.get(address).status_code == 200
+        assert "https://" not in page.text
+
+
+def test_ready_means_that_everything_answers(service: Service) -> None:
+    with service.client(None) as http:
+        assert http.get("/healthz").json() == {"status": "ok", "checks": {}}
+        ready = http.get("/readyz")
+    assert ready.json() == {"status": "ok", "checks": {"database": "ok", "redis": "ok", "storage": "ok"}}
