@@ -89,8 +89,8 @@ def _listen(client: Client, one: Watched) -> None:
     try:
         for event in client.jobs.events(one.job.id):
             one.take(event)
-    except WeightworksError:
-        return  # whoever watches sees the same from the job itself
+    except (WeightworksError, RuntimeError):  # httpx: the client was closed meanwhile
+        return  # whoever watches sees what is wrong from the job itself
 
 
 def picture(jobs: Sequence[Watched]) -> Table:

@@ -154,4 +154,5 @@ if __name__ == "__main__":
     except WeightworksError as error:
         raise SystemExit(f"error: {error.message}") from None
     except KeyboardInterrupt:
+        console.print("\nInterrupted; Weightworks is stopped.")
         raise SystemExit(130) from None
