@@ -61,7 +61,7 @@ def test_what_is_wrong_is_told_in_a_line_and_trains_nothing(
     ):
         assert main(["train", *arguments]) == 2
         assert told in capsys.readouterr().err
-    table.write_text("a,b\n1,2\n3,oranges\n")
+    table.write_text("a,b\n1,2\n3\n")
     assert main(["train", str(spec), "--data", str(table), *out]) == 2
     assert "line 3" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
