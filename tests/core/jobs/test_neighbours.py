@@ -11,7 +11,7 @@ from core.errors import Conflict, NotFound
 from core.jobs import files, keys, leases, store, trained_models
 from core.jobs.database import Database
 from core.jobs.details import details_of, waiting_devices
-from core.jobs.events import NewEvent, as_row, each_data, insert_events, list_events
+from core.jobs.events import NewEvent, as_row, each_data, list_events
 from core.jobs.models import ApiKey, File, Project
 from core.jobs.status import Role
 from core.spec import MethodSpec
@@ -118,7 +118,7 @@ def test_events_of_an_attempt_and_their_data(database: Database) -> None:
     job_id = submit(database, "file-1")
     events = [NewEvent("log", f"{index}", data={"attempt": 1 + index // 2}) for index in range(4)]
     with database.write() as session:
-        insert_events(session, [as_row(job_id, 1, seq, event, now=0.0) for seq, event in enumerate(events, 1)])
+        leases.insert_events(session, [as_row(job_id, 1, seq, event, now=0.0) for seq, event in enumerate(events, 1)])
     with database.read() as session:
         assert [event.message for event in list_events(session, job_id, types=["log"], attempt=2)] == ["2", "3"]
         assert [data["attempt"] for data in each_data(session, job_id, "log")] == [1, 1, 2, 2]
