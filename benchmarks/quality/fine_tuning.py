@@ -1,9 +1,10 @@
-"""MiniLM on BBC news with fifty labels a class, against the same network from random weights."""
+"""MiniLM on BBC news with forty labels a class, against the same network from random weights."""
 
 from __future__ import annotations
 
 import json
 import random
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -16,22 +17,30 @@ from benchmarks.data import CACHE, pypi_package
 from benchmarks.quality import Figure
 from benchmarks.quality.training import trained
 
-LABELLED = 50
+LABELLED = 40
 SEED = 1
 MAX_LENGTH = 128
 ROWS = 32
-SPEC = {"method": "fine_tuning", "task": "text_classification", "max_length": MAX_LENGTH, "seed": SEED, "epochs": 10}
+EPOCHS = 8
+SPEC = {
+    "method": "fine_tuning",
+    "task": "text_classification",
+    "max_length": MAX_LENGTH,
+    "seed": SEED,
+    "epochs": EPOCHS,
+    "batch_size": 16,
+    "precision": "bfloat16",
+}
 
 
 def measure() -> list[Figure]:
-    """Fine-tune wholly, by the head, by adapters, and from random weights; judge each on all other articles."""
+    """Fine-tune wholly, by the head, and from random weights; judge each on all other articles."""
     train, test = split(articles())
     folder = Path(tempfile.mkdtemp(prefix="bbc-"))
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in train))
     variants: dict[str, dict[str, Any]] = {
         "full": {},
-        "lora": {"strategy": "lora"},
         "frozen_encoder": {"strategy": "frozen_encoder", "epochs": 50},
         "reinitialized": {"reinitialize": True},
     }
@@ -39,13 +48,12 @@ def measure() -> list[Figure]:
     for name, settings in variants.items():
         _, artifacts = trained({**SPEC, **settings}, dataset=path, base=minilm())
         accuracy[name] = accuracy_of(artifacts, test)
-        print(f"{name}: {accuracy[name]:.2%}")
+        sys.stderr.write(f"{name}: {accuracy[name]:.2%}\n")
     gain = 100 * (accuracy["full"] - accuracy["reinitialized"])
     what = f"accuracy on {len(test):,} BBC articles, {LABELLED} labels a class, {MAX_LENGTH} tokens"
     return [
-        Figure(what, "at least 97 %", f"{accuracy['full']:.1%}", "MiniLM-L6, all weights, 10 epochs"),
+        Figure(what, "at least 97 %", f"{accuracy['full']:.1%}", f"MiniLM-L6, all weights, {EPOCHS} epochs"),
         Figure("gain over the same network from random weights", "at least 5 points", f"{gain:.1f} points"),
-        Figure("the same with LoRA of rank 8", "", f"{accuracy['lora']:.1%}"),
         Figure("the same with a frozen encoder", "", f"{accuracy['frozen_encoder']:.1%}", "50 epochs of the head"),
     ]
 
