@@ -31,6 +31,7 @@ def make_app(redis_url: str) -> Celery:
         worker_disable_prefetch=True,
         worker_enable_prefetch_count_reduction=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,

@@ -99,43 +99,35 @@ def _fail(supervisor: Supervisor, error: WeightworksError, *, is_retryable: bool
 def _publish(supervisor: Supervisor, ending: Mapping[str, Any], *, storage: Storage, folder: Path) -> None:
     """Move the artifacts into storage, then publish them with the job's end; all or nothing."""
     claim = supervisor.claim
+    files = [Published(key=artifact_key(claim.job_id, claim.fence, file["path"]), **file) for file in ending["files"]]
     try:
-        files = _store_all(supervisor, ending["files"], storage=storage, folder=folder / "artifacts")
-    except OSError as error:
-        _fail(supervisor, WeightworksError(f"the artifacts could not be stored: {error}"), is_retryable=True)
-        return
-    old: list[str] = []
-    dependents: list[str] = []
-
-    def end(session: Session) -> None:
-        old[:] = [artifact.key for artifact in list_artifacts(session, claim.job_id)]
-        if ending["is_cancelled"]:
-            cancel_running_job(session, claim, files=files, metrics=ending["metrics"])
-        else:
-            succeed_job(session, claim, files=files, metrics=ending["metrics"], lineage=supervisor.lineage)
-            dependents[:] = devices_waiting_for(session, claim.job_id)
-
-    try:
-        _close(supervisor, end)
+        for file in files:
+            _try_again(partial(storage.keep, folder / "artifacts" / file.path, file.key))
+            supervisor.beat()
+        superseded, dependents = _close(supervisor, partial(_end, supervisor, ending, files))
     except LeaseLost:
         _forget(storage, [file.key for file in files])
         raise
-    _forget(storage, sorted(set(old) - {file.key for file in files}))
+    except OSError as error:
+        _forget(storage, [file.key for file in files])
+        _fail(supervisor, WeightworksError(f"the artifacts could not be stored: {error}"), is_retryable=True)
+        return
+    _forget(storage, superseded)
     for device in dependents:
         wake(device)
 
 
-def _store_all(
-    supervisor: Supervisor, listed: Sequence[Mapping[str, Any]], *, storage: Storage, folder: Path
-) -> list[Published]:
-    """Put the trainer's files under the attempt's keys, the lease renewed in between. Raises OSError, LeaseLost."""
-    claim, stored = supervisor.claim, []
-    for file in listed:
-        key = artifact_key(claim.job_id, claim.fence, file["path"])
-        _try_again(partial(storage.keep, folder / file["path"], key))
-        stored.append(Published(key=key, **file))
-        supervisor.beat()
-    return stored
+def _end(
+    supervisor: Supervisor, ending: Mapping[str, Any], files: Sequence[Published], session: Session
+) -> tuple[list[str], list[str]]:
+    """Answers the keys of an earlier end's artifacts, and the devices of the jobs that can start now."""
+    claim = supervisor.claim
+    superseded = {artifact.key for artifact in list_artifacts(session, claim.job_id)} - {file.key for file in files}
+    if ending["is_cancelled"]:
+        cancel_running_job(session, claim, files=files, metrics=ending["metrics"])
+        return sorted(superseded), []
+    succeed_job(session, claim, files=files, metrics=ending["metrics"], lineage=supervisor.lineage)
+    return sorted(superseded), devices_waiting_for(session, claim.job_id)
 
 
 def _try_again(action: Callable[[], None]) -> None:

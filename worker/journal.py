@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row, list_events
 from core.jobs.leases import Claim, append_events, insert_events, renew_lease
-from core.jobs.models import Event
+from core.jobs.models import Event, Job
 from core.progress import Publisher
 
 T = TypeVar("T")
@@ -66,6 +66,7 @@ class Journal:
                 insert_events(session, earlier)
         with self._database.read() as session:
             started = list_events(session, self.claim.job_id, fence=self.claim.fence)
+            self.metrics = {**session.get_one(Job, self.claim.job_id).metrics, **self.metrics}
         self._clock_offset = started[0].created_at - time.monotonic()
         self._publisher.publish(started)
 

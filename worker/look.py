@@ -79,6 +79,7 @@ class Worker:
             select.select([self._drain], [], [], self._settings.sweep_seconds)
             if not self._is_looking.locked():
                 self.look()
+        threading.Event().wait()  # a fork server that this thread started again would die with it
 
     def _claim(self) -> tuple[Claim, float] | None:
         """A job, and until when it is ours at least by this machine's monotonic clock."""
@@ -112,7 +113,16 @@ class Worker:
             with contextlib.suppress(LeaseLost, *AWAY):
                 journal.close(lambda session: fail_job(session, claim, reason, is_retryable=True))
         finally:
-            shutil.rmtree(self._storage.root / "runs" / claim.job_id, ignore_errors=True)
+            self._remove_folders(claim)
+
+    def _remove_folders(self, claim: Claim) -> None:
+        """Remove the attempt's folder, and what earlier ones left; a later one may be at work already."""
+        runs = self._storage.root / "runs" / claim.job_id
+        for folder in runs.glob("[0-9]*"):
+            if int(folder.name) <= claim.fence:
+                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            runs.rmdir()
 
     def _supervise(self, claim: Claim, journal: Journal) -> None:
         folder = self._storage.run_folder(claim.job_id, claim.fence)

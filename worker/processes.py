@@ -29,10 +29,12 @@ def own_marker() -> str:
     return f"{os.getpid()}-{_started(os.getpid())}"
 
 
-def kill_group(group: int, number: int) -> None:
-    """Send a signal to a process group, if there still is one."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+def signal_group(leader: int, number: int) -> None:
+    """Send a signal to a process and its group; the group is not there before the process has made it."""
+    for send in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            send(leader, number)
+            return
 
 
 def sweep(marker: str, *, spare: Collection[int]) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.channel import Channel
-from worker.processes import MARKER, kill_group, own_marker, sweep
+from worker.processes import MARKER, own_marker, signal_group, sweep
 from worker.zygote import ENDED, FORKED, READY
 
 SEND_SECONDS = 5.0
@@ -40,7 +40,7 @@ class Trainer:
     def signal(self, number: int) -> None:
         """Send a signal to the trainer and all in its process group, unless it has ended."""
         if self.status is None:
-            kill_group(self.pid, number)
+            signal_group(self.pid, number)
 
     def close(self) -> None:
         """Close the channel and the pipe."""

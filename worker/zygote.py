@@ -38,6 +38,7 @@ HEAVY = (
     "onnx",
     "ml_dtypes",
     "encodings.cp437",  # by zipfile
+    "core.data.inspection",
     "core.execution",
     "worker.trainer",
 )
@@ -168,6 +169,7 @@ class ForkServer:
             for end in (self.channel, self._wakeup, self._wake):
                 end.close()
             os.environ["WEIGHTWORKS_RUN"] = run
+            _be_killed_first()
             _redirect_output(output)
             code = _train(control)
         except BaseException:
@@ -175,6 +177,12 @@ class ForkServer:
         finally:
             os._exit(code)  # not the interpreter's way out: nothing of the zygote's is to be undone here
         return 0
+
+
+def _be_killed_first() -> None:
+    """Where memory runs out, have the kernel end the trainer rather than what supervises it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _redirect_output(output: int) -> None:
