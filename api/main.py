@@ -50,7 +50,13 @@ def create_app(config: Settings) -> FastAPI:
 
     # Docs come from files beside the app: the docs page works where there is no internet.
     app = FastAPIOffline(
-        title="Weightworks", version="0.1.0", description=DESCRIPTION, lifespan=lifespan, redoc_url=None
+        title="Weightworks",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for module in (methods, files, jobs, watching, artifacts, models, pipelines, api_keys, health):
         app.include_router(module.router)

@@ -13,7 +13,7 @@ from api import schemas
 from api.dependencies import Page
 from api.lineage import lineages_of, origins_of
 from core.jobs import store
-from core.jobs.details import Details, details_of
+from core.jobs.details import COUNTED, Details, details_of
 from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, TrainedModel
 from core.jobs.status import Status
 
@@ -136,16 +136,24 @@ def _waiting(job: Job, details: Details) -> schemas.WaitingObject:
         for need in details.needs
         if need.status is not Status.SUCCEEDED
     ]
-    if needs or details.place is None:
+    if needs:
         names = ", ".join(f"{need.job} ({need.status})" for need in needs)
         reason = f"waits for the weights of {names}"
         return schemas.WaitingObject(reason=reason, position=None, ahead=[], needs=needs, worker=worker)
     place = details.place
-    before = place.position - 1
-    reason = f"waits for a worker; {before} {'job is' if before == 1 else 'jobs are'} ahead of it"
-    if not before:
-        reason = "waits for a worker; it is next"
-    return schemas.WaitingObject(reason=reason, position=place.position, ahead=place.ahead, needs=[], worker=worker)
+    position = place.position if place else None
+    reason = f"waits for a worker; {_before(position)}"
+    return schemas.WaitingObject(
+        reason=reason, position=position, ahead=place.ahead if place else [], needs=[], worker=worker
+    )
+
+
+def _before(position: int | None) -> str:
+    if position is None:
+        return f"over {COUNTED} jobs are ahead of it"
+    if position == 1:
+        return "it is next"
+    return f"{position - 1} {'job is' if position == 2 else 'jobs are'} ahead of it"
 
 
 def event_object(event: Event) -> schemas.EventObject:

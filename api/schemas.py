@@ -96,7 +96,9 @@ class WaitingObject(Answer):
     """Why a queued job does not run yet."""
 
     reason: str
-    position: int | None = Field(description="Its place among all jobs that could start; 1: it is next.")
+    position: int | None = Field(
+        description="Its place among all that could start; 1: it is next. Null far back, and if it needs other jobs."
+    )
     ahead: list[str] = Field(description="The first of the project's own jobs that start before it.")
     needs: list[NeededJob]
     worker: str = Field(description="The device that it needs a worker for.")

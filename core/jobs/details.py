@@ -14,6 +14,7 @@ from core.jobs.models import Attempt, Dependency, Job, TrainedModel
 from core.jobs.status import Status
 
 SHOWN_AHEAD = 10
+COUNTED = 500  # places behind are not told: whoever is so far back looks again later
 
 
 @dataclass(frozen=True)
@@ -46,36 +47,36 @@ class Details:
 def details_of(session: Session, project_id: str, jobs: Sequence[Job]) -> dict[str, Details]:
     """The details of each job, by its id."""
     found = {job.id: Details() for job in jobs}
-    for attempt in session.scalars(select(Attempt).where(Attempt.job_id.in_(found)).order_by(Attempt.fence)):
-        found[attempt.job_id].attempts.append(attempt)
+    claimed = [job.id for job in jobs if job.fence]
+    if claimed:
+        for attempt in session.scalars(select(Attempt).where(Attempt.job_id.in_(claimed)).order_by(Attempt.fence)):
+            found[attempt.job_id].attempts.append(attempt)
     needs = select(Dependency.job_id, Dependency.field, Job.id, Job.status).join(Job, Dependency.needs_id == Job.id)
     for job_id, name, needed, status in session.execute(needs.where(Dependency.job_id.in_(found))):
         found[job_id].needs.append(Need(name, needed, status))
-    for model in session.scalars(select(TrainedModel).where(TrainedModel.job_id.in_(found))):
-        found[model.job_id].model = model
+    made = [job.id for job in jobs if job.status is Status.SUCCEEDED]
+    if made:
+        for model in session.scalars(select(TrainedModel).where(TrainedModel.job_id.in_(made))):
+            found[model.job_id].model = model
     queued = [job.id for job in jobs if job.status is Status.QUEUED]
-    for job_id, place in _queue_places(session, project_id, queued).items():
-        found[job_id].place = place
+    if queued:
+        for job_id, place in _queue_places(session, project_id, queued).items():
+            found[job_id].place = place
     return found
 
 
 def _queue_places(session: Session, project_id: str, job_ids: Sequence[str]) -> dict[str, QueuePlace]:
-    """The places of those that could start; what still needs another job's weights has none."""
-    if not job_ids:
-        return {}
-    order = (Job.priority.desc(), Job.created_at, Job.id)
-    queue = (
-        select(Job.id, Job.project_id, func.row_number().over(order_by=order).label("position"))
-        .where(Job.status == Status.QUEUED, ~_lacks_weights())
-        .subquery()
-    )
-    wanted = session.execute(select(queue.c.id, queue.c.position).where(queue.c.id.in_(job_ids)))
-    places = {job_id: place for job_id, place in wanted}  # noqa: C416 - rows are not pairs to mypy
-    front = select(queue.c.position, queue.c.id).where(queue.c.project_id == project_id)
-    ours = session.execute(front.order_by(queue.c.position).limit(SHOWN_AHEAD)).all() if places else []
+    """The places of those among the first of the queue; what still needs another job's weights is not in it."""
+    queue = list(session.scalars(_FRONT))
+    wanted = set(job_ids)
+    last = max((index for index, job_id in enumerate(queue) if job_id in wanted), default=0)
+    ours = select(Job.id).where(Job.id.in_(queue[:last]), Job.project_id == project_id)
+    ahead = list(session.scalars(ours.order_by(*_ORDER).limit(SHOWN_AHEAD))) if last else []
+    places = {job_id: index for index, job_id in enumerate(queue)}
     return {
-        job_id: QueuePlace(place, [other for position, other in ours if position < place])
-        for job_id, place in places.items()
+        job_id: QueuePlace(places[job_id] + 1, [other for other in ahead if places[other] < places[job_id]])
+        for job_id in job_ids
+        if job_id in places
     }
 
 
@@ -94,3 +95,7 @@ def _lacks_weights() -> Any:
     needed = aliased(Job)
     unfulfilled = select(Dependency.job_id).join(needed, Dependency.needs_id == needed.id)
     return exists(unfulfilled.where(Dependency.job_id == Job.id, needed.status != Status.SUCCEEDED))
+
+
+_ORDER = (Job.priority.desc(), Job.created_at, Job.id)
+_FRONT = select(Job.id).where(Job.status == Status.QUEUED, ~_lacks_weights()).order_by(*_ORDER).limit(COUNTED)

@@ -57,11 +57,15 @@ def model_of_job(session: Session, job_id: str) -> TrainedModel | None:
 
 def rows_of(session: Session, project_id: str, ids: Iterable[str]) -> dict[str, File | TrainedModel]:
     """The project's files and models among these ids; what was deleted is missing."""
-    wanted, found = set(ids), dict[str, File | TrainedModel]()
-    for file in session.scalars(select(File).where(File.id.in_(wanted), File.project_id == project_id)):
-        found[file.id] = file
-    models = select(TrainedModel).where(TrainedModel.id.in_(wanted), TrainedModel.project_id == project_id)
-    return found | {model.id: model for model in session.scalars(models)}
+    wanted = set(ids)
+    files = [one for one in wanted if one.startswith("file-")]
+    found: list[File | TrainedModel] = []
+    if files:
+        found += session.scalars(select(File).where(File.id.in_(files), File.project_id == project_id))
+    if models := wanted.difference(files):
+        mine = TrainedModel.project_id == project_id
+        found += session.scalars(select(TrainedModel).where(TrainedModel.id.in_(models), mine))
+    return {row.id: row for row in found}
 
 
 def resolve_inputs(

@@ -23,7 +23,7 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
 
 
 def test_addresses_and_methods_that_are_not_there(http: httpx.Client) -> None:
-    for path in ("/nothing", "/v1/nothing", "/v1/jobs/x/y/z"):
+    for path in ("/nothing", "/v1/nothing", "/v1/jobs/", "/v1/jobs/x/y/z"):
         answer = http.get(path)
         assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
     answer = http.put("/v1/jobs")
