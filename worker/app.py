@@ -50,6 +50,8 @@ app.conf.task_queues = [Queue(name) for name in queue_names()]
 @app.task(name=LOOK)
 def look() -> None:
     """Look at the jobs table."""
+    if _worker is None:
+        _start()  # Celery only logs what went wrong at the start, a storage folder that is not there yet, say
     if _worker is not None:
         _worker.look()
 

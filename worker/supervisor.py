@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import selectors
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -211,7 +212,7 @@ class Supervisor:
         except ZygoteDied as error:
             log.error("job %s: %s", self.claim.job_id, error)
             self._stopping.kill()
-            self.trainer.status = 9
+            self.trainer.status = int(signal.SIGKILL)
 
     def _start_draining(self) -> None:
         self._ignore(self._drain)
