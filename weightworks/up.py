@@ -82,11 +82,11 @@ class Stack:
         )
 
     def environment(self) -> dict[str, str]:
-        """What the other processes are told: all of it lies in this home."""
+        """What the other processes are told: all of it lies in this home, unless another database is named."""
         return {
+            "WEIGHTWORKS_DATABASE_URL": f"sqlite:///{self.home}/weightworks.sqlite3",
             **os.environ,
             "PYTHONUNBUFFERED": "1",
-            "WEIGHTWORKS_DATABASE_URL": f"sqlite:///{self.home}/weightworks.sqlite3",
             "WEIGHTWORKS_REDIS_URL": self.private_redis.url,
             "WEIGHTWORKS_STORAGE_URL": str(self.home / "storage"),
         }

@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.data.examples import write_images, write_table
+from tests.conftest import Up
 from weightworks import Client
 
 PATIENCE = 90.0
@@ -25,9 +26,23 @@ with torch.inference_mode():
 """
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`weightworks up` on its own SQLite, and on a PostgreSQL."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("weightworks_up")
+        return
+    url = request.getfixturevalue("postgresql_url")
+    stack = Up(tmp_path_factory.mktemp("postgresql") / "home", environment={"WEIGHTWORKS_DATABASE_URL": url})
+    stack.wait_for("Ctrl-C stops it")
+    yield stack
+    status, _ = stack.stop()
+    assert status == 0
+
+
 @pytest.fixture
-def client(weightworks_up: Any) -> Any:
-    with Client(home=weightworks_up.home) as client:
+def client(stack: Up) -> Any:
+    with Client(home=stack.home) as client:
         yield client
 
 
@@ -68,7 +83,7 @@ def test_a_pipeline_from_images_to_a_distilled_student_that_opens_in_a_fresh_pro
 
 
 def test_a_job_whose_trainer_is_killed_goes_on_and_its_watcher_misses_nothing(
-    client: Client, weightworks_up: Any, tmp_path: Path
+    client: Client, stack: Up, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "images.zip")
     images = client.files.upload(tmp_path / "images.zip").id
@@ -78,7 +93,7 @@ def test_a_job_whose_trainer_is_killed_goes_on_and_its_watcher_misses_nothing(
     for event in client.jobs.events(job.id):
         events.append(event)
         if event.type == "checkpoint" and killed is None:
-            killed = trainer_of(weightworks_up)
+            killed = trainer_of(stack)
             killed.kill()
     ended = client.jobs.get(job.id)
     assert (ended.status, ended.attempt) == ("succeeded", 2)
@@ -89,7 +104,7 @@ def test_a_job_whose_trainer_is_killed_goes_on_and_its_watcher_misses_nothing(
     assert events == list(client.jobs.events(job.id))
 
 
-def trainer_of(stack: Any) -> psutil.Process:
+def trainer_of(stack: Up) -> psutil.Process:
     """The process that trains: the fork server's child."""
     (server,) = [one for one in stack.family() if "worker.zygote" in " ".join(one.cmdline()) and one.children()]
     (trainer,) = server.children()
