@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from torch import nn
 
@@ -98,6 +97,8 @@ def add_adapters(
     if not chosen:
         names = ", ".join(sorted({name.split(".")[-1] for name in adapted}))
         raise InvalidSpec(f"the base has no such linear layers; it has: {names}", param="lora")
+    import peft  # half of the API's start, if it were above, and for few jobs
+
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen, modules_to_save=learned
     )
