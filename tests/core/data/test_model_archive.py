@@ -8,12 +8,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from core.data.model_archive import inspect_model_archive, unpack_model_archive
 from core.errors import InvalidData
 
 CONFIG = b'{"model_type": "bert", "architectures": ["BertModel"]}'
-WHOLE = {"m/config.json": CONFIG, "m/model.safetensors": b"weights", "m/1_Pooling/config.json": b"{}"}
+WEIGHTS = save({"weight": torch.zeros(2)})
+WHOLE = {"m/config.json": CONFIG, "m/model.safetensors": WEIGHTS, "m/1_Pooling/config.json": b"{}"}
 
 
 def write_zip(path: Path, members: dict[str, bytes]) -> Path:
@@ -46,6 +49,8 @@ def test_unpacks_the_models_folder_without_what_is_not_data(tmp_path: Path, writ
     ("change", "message"),
     [
         ({"m/pytorch_model.bin": b"x"}, "pickled weights"),
+        ({"m/model.safetensors": WEIGHTS[:-1]}, "cut short"),
+        ({"m/model.safetensors": b"PK anything"}, "not safetensors"),
         ({"m/config.json": b"{"}, "not JSON"),
         ({"m/config.json": b"{}"}, "model_type"),
         ({"m/config.json": b'{"model_type": "x", "auto_map": {"AutoModel": "m.M"}}'}, "auto_map"),
