@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench quality format lock clean
+.PHONY: help setup demo up test check lint quality format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
@@ -27,16 +27,17 @@ demo: $(STAMP) ## Pretrain, fine-tune and distil on real images, word vectors on
 up: $(STAMP) ## Run Weightworks on this machine until Ctrl-C
 	$(BIN)/weightworks up
 
-test: $(STAMP) ## All checks and all tests
-	$(MAKE) --no-print-directory check
+test: lint ## All checks and all tests
 	$(BIN)/python -m pytest -q --durations=15
 
-check: $(STAMP) ## The quick gate: format, lint, types, import rule, fast tests
+check: lint ## The quick gate: format, lint, types, import rule, fast tests
+	$(BIN)/python -m pytest -q -x tests/core/jobs tests/core/data tests/core/training tests/core/test_settings.py
+
+lint: $(STAMP) ## Format, lint, types and the import rule
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo --verbose 2>&1 | tail -n 12
-	$(BIN)/python -m pytest -q -x tests/core/jobs tests/core/data tests/core/test_settings.py
+	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
