@@ -13,10 +13,11 @@ from benchmarks.quality.training import trained
 
 SEEDS = (1,)
 TEST_DIGITS = 10_000
-EPOCHS = {"teacher": 30, "student": 20}
-QUICK: dict[str, Any] = {"batch_size": 128, "precision": "bfloat16", "checkpoint_every": 100_000}
+QUICK: dict[str, Any] = {"precision": "bfloat16", "checkpoint_every": 100_000}
+TEACHER = {**QUICK, "epochs": 30, "batch_size": 128}
+STUDENT = {**QUICK, "epochs": 24, "batch_size": 256, "learning_rate": 2e-3}
 SMALL = {"architecture": "mlp", "hidden_sizes": [800, 800]}
-LARGE = {"architecture": "mlp", "hidden_sizes": [1200, 1200], "dropout": 0.5, "input_dropout": 0.2}
+LARGE = {"architecture": "mlp", "hidden_sizes": [1200, 1200], "dropout": 0.2}  # a half learns too slowly for 30 epochs
 
 
 def measure() -> list[Figure]:
@@ -24,7 +25,7 @@ def measure() -> list[Figure]:
     found = [errors_of(seed) for seed in SEEDS]
     errors = {name: mean(each[name] for each in found) for name in found[0]}
     gap = errors["alone"] - errors["teacher"]
-    what = f"gap to its teacher that the student closes, {len(SEEDS)} seed(s), {EPOCHS['student']} epochs"
+    what = f"gap to its teacher that the student closes, {len(SEEDS)} seed(s), {STUDENT['epochs']} epochs"
     of = f"test errors of 10,000: teacher {errors['teacher']:.0f}, student alone {errors['alone']:.0f}, taught"
     return [
         Figure(
@@ -55,12 +56,11 @@ def digits(split: str) -> Path:
 def errors_of(seed: int) -> dict[str, float]:
     """Test errors of the teacher, the student alone, and the student taught on plain and on shifted images."""
     files = {"dataset": digits("train"), "validation": digits("t10k")}
-    learning = {"method": "classification", "weight_decay": 0, "seed": seed, **QUICK}
-    teacher, folder = trained({**learning, "architecture": LARGE, "jitter": 2, "epochs": EPOCHS["teacher"]}, **files)
+    learning = {"method": "classification", "weight_decay": 0, "seed": seed}
+    teacher, folder = trained({**learning, **TEACHER, "architecture": LARGE, "jitter": 2}, **files)
     found = {"teacher": teacher}
-    found["alone"], _ = trained({**learning, "architecture": SMALL, "epochs": EPOCHS["student"]}, **files)
-    teaching = {"method": "distillation", "student": SMALL, "temperature": 20, "seed": seed, **QUICK}
+    found["alone"], _ = trained({**learning, **STUDENT, "architecture": SMALL}, **files)
+    teaching = {"method": "distillation", "student": SMALL, "temperature": 20, "seed": seed, **STUDENT}
     for name, jitter in {"plain": 0, "shifted": 2}.items():
-        spec = {**teaching, "jitter": jitter, "epochs": EPOCHS["student"]}
-        found[name], _ = trained(spec, teacher=folder, **files)
+        found[name], _ = trained({**teaching, "jitter": jitter}, teacher=folder, **files)
     return {name: round((1 - metrics["valid_accuracy"]) * TEST_DIGITS) for name, metrics in found.items()}
