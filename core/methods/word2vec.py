@@ -14,7 +14,7 @@ from core.data.examples import write_text
 from core.data.profile import Kind, Profile
 from core.data.text import read_documents
 from core.data.vocabulary import Corpus, read_corpus
-from core.data.word_windows import Block, WordWindows, sum_of_windows, windows
+from core.data.word_windows import Block, WordWindows, sum_windows, windows
 from core.errors import InvalidData, InvalidSpec
 from core.networks.saving import save_network
 from core.networks.word_vectors import VOCABULARY, WordVectors, write_word2vec
@@ -49,8 +49,8 @@ class Word2VecSpec(MethodSpec):
     max_vocabulary: int | None = Field(None, ge=2, description="Most words to keep, the frequent first; none: all.")
     lowercase: bool = Field(True, description="Turn the text to lower case.")
     epochs: int = Field(5, ge=1, le=100_000, description="Passes over the data set.")
-    batch_size: int = Field(1024, ge=32, le=65_536, description="Words a step learns from, about.")
-    learning_rate: float = Field(0.025, gt=0, le=1, description="Size of a step at first; it falls linearly to zero.")
+    batch_size: int = Field(512, ge=32, le=65_536, description="Words a step learns from, about.")
+    learning_rate: float = Field(0.05, gt=0, le=1, description="Size of a step at first; it falls linearly to zero.")
     validation_fraction: float | None = Field(
         0.01, gt=0, le=0.5, description="Part of the documents held out for the validation loss; none: no such loss."
     )
@@ -60,7 +60,7 @@ class Word2VecSpec(MethodSpec):
 class Bounds(NamedTuple):
     """What a word's summed update is multiplied by, so that frequent words stay stable; None where all are 1."""
 
-    inputs: torch.Tensor | None  # [words, 1]
+    inputs: torch.Tensor | None  # [words]
     outputs: torch.Tensor | None
 
 
@@ -81,31 +81,30 @@ def loss_sum(
         true = (softplus(-nearby @ h.mT) * block.weights).sum()
         counts = block.weights.sum(1)  # [groups, size]
     else:
-        h = mean_weights(block.weights).mT @ nearby
-        counts = (block.weights.sum(1) > 0).float()
+        neighbours = block.weights.sum(1)  # [groups, size]
+        h = block.weights.mT @ nearby / neighbours.clamp(min=1)[..., None]
+        counts = neighbours.clamp(max=1)  # none for a word without neighbours
         true = (softplus(-(h * outputs[block.centres].view_as(h)).sum(-1)) * counts).sum()
-    against = softplus(outputs[block.noise] @ h.reshape(groups // 2, 2 * size, -1).mT).mean(1).view_as(counts)
+    against = softplus(outputs[block.noise] @ h.mT).mean(1)
     return true + spec.negative * (against * counts).sum(), counts.sum()
-
-
-def mean_weights(weights: torch.Tensor) -> torch.Tensor:
-    """The weights of CBOW's mean: each window's sum to one, or to zero where it is empty."""
-    return weights / weights.sum(1, keepdim=True).clamp(min=1)
 
 
 def update_skip_gram(network: WordVectors, block: Block, spec: Word2VecSpec, bounds: Bounds, rate: float) -> None:
     """One step down the gradient of `loss_sum`: each word predicts the words near it."""
     groups, _, size = block.weights.shape
-    h = network.inputs[block.centres]  # [length, vector_size]
-    nearby = network.outputs[block.nearby]
-    grouped, nearby_windows = h.view(groups, size, -1), windows(nearby, size=size, window=spec.window)
-    errors = torch.bmm(nearby_windows, grouped.mT).neg_().sigmoid_().mul_(block.weights).mul_(rate)
-    h_step = torch.bmm(errors.mT, nearby_windows)
-    nearby_step = sum_of_windows(torch.bmm(errors, grouped), size=size, window=spec.window)
-    noise_step = update_against_noise(network, block, h, h_step, block.weights.sum(1), rate=rate, spec=spec)
-    add_rows(network.inputs, block.centres, h_step.view_as(h), bounds.inputs)
-    add_rows(network.outputs, block.nearby, nearby_step, bounds.outputs)
-    add_rows(network.outputs, block.noise.view(-1), noise_step, bounds.outputs)
+    predicted = torch.cat((block.nearby, block.noise.view(-1)))
+    h = network.inputs.index_select(0, block.centres).view(groups, size, -1)
+    rows = network.outputs.index_select(0, predicted)  # [length + 2 * window + groups * negatives, vector_size]
+    steps = torch.empty_like(rows)
+    noise, noise_steps = (part[len(block.nearby) :].view(groups, -1, spec.vector_size) for part in (rows, steps))
+    nearby = windows(rows[: len(block.nearby)], size=size, window=spec.window)
+    errors = torch.bmm(nearby, h.mT).neg_().sigmoid_().mul_(block.weights).mul_(rate)
+    h_steps = torch.bmm(errors.mT, nearby)
+    sum_windows(torch.bmm(errors, h), window=spec.window, out=steps[: len(block.nearby)])
+    noise_weights = block.weights.sum(1, keepdim=True).mul_(-rate * spec.negative / noise.shape[1])
+    learn_from_noise(noise, h, noise_weights, noise_steps=noise_steps, h_steps=h_steps)
+    add_rows(network.inputs, block.centres, h_steps, bounds.inputs)
+    add_rows(network.outputs, predicted, steps, bounds.outputs)
 
 
 def update_cbow(network: WordVectors, block: Block, spec: Word2VecSpec, bounds: Bounds, rate: float) -> None:
@@ -114,43 +113,45 @@ def update_cbow(network: WordVectors, block: Block, spec: Word2VecSpec, bounds: 
     As in word2vec, each near word takes the whole step of the mean instead of its share.
     """
     groups, _, size = block.weights.shape
-    nearby = windows(network.inputs[block.nearby], size=size, window=spec.window)
-    true = network.outputs[block.centres]  # [length, vector_size]
-    h = torch.bmm(mean_weights(block.weights).mT, nearby).view_as(true)
-    counts = (block.weights.sum(1) > 0).float()  # [groups, size]
-    errors = (h * true).sum(1, keepdim=True).neg_().sigmoid_().mul_(counts.view(-1, 1)).mul_(rate)
-    h_step = (errors * true).view(groups, size, -1)
-    noise_step = update_against_noise(network, block, h, h_step, counts, rate=rate, spec=spec)
-    nearby_step = sum_of_windows(torch.bmm(block.weights, h_step), size=size, window=spec.window)
-    add_rows(network.inputs, block.nearby, nearby_step, bounds.inputs)
-    add_rows(network.outputs, block.centres, errors * h, bounds.outputs)
-    add_rows(network.outputs, block.noise.view(-1), noise_step, bounds.outputs)
+    predicted = torch.cat((block.centres, block.noise.view(-1)))
+    rows = network.outputs.index_select(0, predicted)  # [length + groups * negatives, vector_size]
+    steps = torch.empty_like(rows)
+    true, noise = (part.view(groups, -1, spec.vector_size) for part in rows.tensor_split([len(block.centres)]))
+    true_steps, noise_steps = (
+        part.view(groups, -1, spec.vector_size) for part in steps.tensor_split([len(block.centres)])
+    )
+    nearby = windows(network.inputs.index_select(0, block.nearby), size=size, window=spec.window)
+    neighbours = block.weights.sum(1).unsqueeze(2)  # [groups, size, 1]
+    h = torch.bmm(block.weights.mT, nearby).div_(neighbours.clamp(min=1))
+    counts = neighbours.clamp_(max=1)  # none for a word without neighbours
+    errors = (h * true).sum(2, keepdim=True).neg_().sigmoid_().mul_(counts).mul_(rate)
+    h_steps = errors * true
+    torch.mul(errors, h, out=true_steps)
+    noise_weights = counts.mT.mul(-rate * spec.negative / noise.shape[1])
+    learn_from_noise(noise, h, noise_weights, noise_steps=noise_steps, h_steps=h_steps)
+    nearby_steps = h.new_empty(len(block.nearby), spec.vector_size)
+    sum_windows(torch.bmm(block.weights, h_steps), window=spec.window, out=nearby_steps)
+    add_rows(network.inputs, block.nearby, nearby_steps, bounds.inputs)
+    add_rows(network.outputs, predicted, steps, bounds.outputs)
 
 
-def update_against_noise(
-    network: WordVectors,
-    block: Block,
-    h: torch.Tensor,
-    h_step: torch.Tensor,
-    counts: torch.Tensor,
-    *,
-    rate: float,
-    spec: Word2VecSpec,
-) -> torch.Tensor:
-    """Add to `h_step` what the noise words ask of `h`; answers what `h` asks of them, a row for each noise word."""
-    pairs, negatives = block.noise.shape
-    noise = network.outputs[block.noise]
-    h = h.view(pairs, -1, h.shape[1])
-    weights = counts.view(pairs, 1, -1) * (-rate * spec.negative / negatives)
+def learn_from_noise(
+    noise: torch.Tensor, h: torch.Tensor, weights: torch.Tensor, *, noise_steps: torch.Tensor, h_steps: torch.Tensor
+) -> None:
+    """Move noise words and `h` apart: writes the noise words' steps, and adds to those of `h`.
+
+    `noise` [groups, negatives, n], `h` [groups, size, n], `weights` [groups, 1, size] of each `h`, below zero.
+    """
     errors = torch.bmm(noise, h.mT).sigmoid_().mul_(weights)
-    h_step.view_as(h).baddbmm_(errors.mT, noise)
-    return torch.bmm(errors, h).view(-1, h.shape[2])
+    torch.bmm(errors, h, out=noise_steps)
+    h_steps.baddbmm_(errors.mT, noise)
 
 
 def add_rows(table: torch.Tensor, words: torch.Tensor, steps: torch.Tensor, bounds: torch.Tensor | None) -> None:
     """Add each step to its word's row; scatter_add_ sums in the order of the steps, whatever the number of threads."""
+    steps = steps.view(len(words), -1)
     if bounds is not None:
-        steps.mul_(bounds[words])
+        steps.mul_(bounds.index_select(0, words)[:, None])
     table.scatter_add_(0, words[:, None].expand_as(steps), steps)
 
 
@@ -167,7 +168,7 @@ def bound_updates(blocks: WordWindows, spec: Word2VecSpec) -> Bounds:
         inputs = blocks.word_shares * neighbours * (1 + spec.negative)
         outputs = blocks.word_shares + blocks.noise_shares * spec.negative
     most = MOST_MOVEMENT / (spec.learning_rate * blocks.centres)
-    factors = [(most / gradients).clamp(max=1)[:, None] for gradients in (inputs, outputs)]
+    factors = [(most / gradients).clamp(max=1) for gradients in (inputs, outputs)]
     return Bounds(*(None if bool((factor == 1).all()) else factor.to(blocks.device) for factor in factors))
 
 

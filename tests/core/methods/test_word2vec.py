@@ -100,7 +100,7 @@ def test_one_step_is_the_gradient_of_the_loss_written_out(architecture, window, 
     numbers = {word: number for number, word in enumerate(corpus.vocabulary.words)}
     documents = [[numbers[word] for word in text.split()] for text in texts]
     size = block.weights.shape[2]
-    noise = block.noise.repeat_interleave(2 * size, 0)
+    noise = block.noise.repeat_interleave(size, 0)
     radii = blocks._chunk(0, 0).radii
 
     loss = slow_loss(*before, documents, noise, spec, radii)
