@@ -66,7 +66,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind that we support."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/jobs.sqlite3"
-    url: str = request.getfixturevalue("postgresql_url")
+    return emptied(request.getfixturevalue("postgresql_url"))
+
+
+def emptied(url: str) -> str:
+    """The PostgreSQL at `url`, after all in it was dropped."""
     database = Database(url)
     with database.write() as session:
         session.execute(text("DROP SCHEMA public CASCADE"))

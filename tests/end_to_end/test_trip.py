@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.data.examples import write_images, write_table
-from tests.conftest import Up
+from tests.conftest import Up, emptied
 from weightworks import Client
 
 PATIENCE = 90.0
@@ -32,7 +32,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "sqlite":
         yield request.getfixturevalue("weightworks_up")
         return
-    url = request.getfixturevalue("postgresql_url")
+    url = emptied(request.getfixturevalue("postgresql_url"))
     stack = Up(tmp_path_factory.mktemp("postgresql") / "home", environment={"WEIGHTWORKS_DATABASE_URL": url})
     stack.wait_for("Ctrl-C stops it")
     yield stack
