@@ -34,10 +34,14 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return
     url = emptied(request.getfixturevalue("postgresql_url"))
     stack = Up(tmp_path_factory.mktemp("postgresql") / "home", environment={"WEIGHTWORKS_DATABASE_URL": url})
-    stack.wait_for("Ctrl-C stops it")
-    yield stack
-    status, _ = stack.stop()
-    assert status == 0
+    try:
+        stack.wait_for("Ctrl-C stops it")
+        yield stack
+        status, printed = stack.stop()
+        assert status == 0, printed
+    finally:
+        stack.process.kill()
+        stack.process.communicate()
 
 
 @pytest.fixture
