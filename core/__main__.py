@@ -20,6 +20,7 @@ from core.execution import Outcome, train
 from core.spec import MethodSpec, files_of, models_of
 from core.training.checkpoint import CheckpointFile
 from core.training.run import Control, Level, Run
+from core.training.samples import Sample
 
 FILE, MODEL = "file-local", "model-local"
 
@@ -166,6 +167,10 @@ class Terminal:
 
     def checkpoint(self, file: CheckpointFile) -> None:
         """A checkpoint was written."""
+
+    def shown(self, sample: Sample) -> None:
+        """Print a text, or where a picture lies."""
+        self.message(sample.path.read_text() if sample.media_type == "text/plain" else str(sample.path), "info")
 
     def close(self) -> None:
         """Leave the line that is written over."""

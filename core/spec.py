@@ -58,7 +58,12 @@ class TrainingSpec(MethodSpec):
     epochs: int | None = Field(10, ge=1, le=100_000, description="Passes over the data set.")
     steps: int | None = Field(None, ge=1, le=10**9, description="Gradient steps, instead of epochs.")
     batch_size: int = Field(128, ge=1, le=1_000_000, description="Examples a gradient step learns from.")
-    accumulate: int = Field(1, ge=1, le=4096, description="Parts a batch is cut into, to use less memory.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="Parts a batch is cut into, to use less memory; more, if the device runs out of it.",
+    )
     learning_rate: float = Field(1e-3, gt=0, le=100, description="Size of a gradient step, at its peak.")
     schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="How the learning rate falls.")
     warmup: float = Field(0.0, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises.")
@@ -66,6 +71,12 @@ class TrainingSpec(MethodSpec):
     gradient_clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; none: not clipped.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto takes what is faster on the device."
+    )
+    ema: float | None = Field(
+        None, ge=0, lt=1, description="Validate and keep an average of the weights that forgets by this much a step."
+    )
+    compile: bool = Field(
+        False, description="Translate the network into fused kernels first (torch.compile): pays in long runs."
     )
     validation: FileReference | None = file_field(None, description="Id of a file to validate on after each epoch.")
     validation_fraction: float | None = Field(
@@ -75,6 +86,11 @@ class TrainingSpec(MethodSpec):
         None, ge=1, description="Stop after this many epochs without a better validation loss; keep the best weights."
     )
     checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; none: every 30 seconds.")
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether anything is held out to validate on."""
+        return self.validation is not None or self.validation_fraction is not None
 
     @model_validator(mode="before")
     @classmethod

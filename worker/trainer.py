@@ -31,6 +31,7 @@ from core.spec import JobReference, MethodSpec, files_of, models_of
 from core.training.artifacts import MANIFEST, ArtifactFile, media_type
 from core.training.checkpoint import CheckpointFile, read_checkpoint
 from core.training.run import Control, Interrupted, Level, Run
+from core.training.samples import Sample
 from worker.channel import Channel, Message
 from worker.processes import die_with_parent
 from worker.trainers import UNSUPERVISED
@@ -192,6 +193,10 @@ class Reporter:
     def checkpoint(self, file: CheckpointFile) -> None:
         """A checkpoint was written."""
         self.sender.send({"type": "checkpoint", **vars(file), "path": str(file.path)})
+
+    def shown(self, sample: Sample) -> None:
+        """A picture or a text was made for people to look at."""
+        self.sender.send({"type": "sample", **vars(sample), "path": str(sample.path)})
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from core.catalog import read_spec
 from core.execution import train
 from core.training.checkpoint import CheckpointFile
 from core.training.run import Run
+from core.training.samples import Sample
 
 
 class Terminal:
@@ -34,6 +35,10 @@ class Terminal:
 
     def checkpoint(self, file: CheckpointFile) -> None:
         """Say nothing."""
+
+    def shown(self, sample: Sample) -> None:
+        """Print where it lies."""
+        sys.stderr.write(f"{sample.path}\n")
 
 
 def trained(spec: Mapping[str, Any], folder: Path | None = None, **inputs: Path) -> tuple[dict[str, float], Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -20,14 +20,14 @@ from core.training.batches import Batches
 from core.training.classification import (
     class_weights,
     cross_entropy,
+    evaluate,
     prepare,
     prepare_validation,
-    validate,
     write_results,
 )
 from core.training.devices import autocast
-from core.training.labelled import KINDS, ImageSize, Labelled, LabelledSpec, check_labelled, parts, read_training_data
-from core.training.optimization import EarlyStopping, adamw, gradient_scaler, schedule, update
+from core.training.labelled import KINDS, ImageSize, Labelled, LabelledSpec, check_labelled, read_training_data
+from core.training.learning import Learning
 from core.training.run import Run
 
 EXAMPLE = Example(
@@ -90,32 +90,22 @@ def train(spec: ClassificationSpec, run: Run) -> Mapping[str, float]:
     prepared, held_out = prepare(classifier, training, run), prepare_validation(classifier, validation, run)
     weights = class_weights(spec.class_weights, training).to(run.device)
     batches = Batches.of(len(training), spec)
-    optimizer = adamw(classifier.network.parameters(), spec)
-    learning_rate = schedule(optimizer, spec, total=len(batches))
-    scaler = gradient_scaler(spec, run.device)
-    stopping = EarlyStopping(classifier.network, patience=spec.early_stopping)
-    run.track(
-        network=classifier.network, optimizer=optimizer, learning_rate=learning_rate, scaler=scaler, stopping=stopping
-    )
+    learning = Learning(classifier.network, spec, run, total=len(batches))
+
+    def loss_of(part: tuple[Any, torch.Tensor]) -> torch.Tensor:
+        x, truth = part
+        with autocast(spec.precision, run.device):
+            logits = classifier.logits(x)
+        return cross_entropy(logits.float(), truth, smoothing=spec.label_smoothing, weights=weights).sum()
 
     for batch in run.steps(batches):
         classifier.network.train()
         drawn = augment(prepared.examples[batch.rows], spec, generator=run.generator)
-        labels = prepared.labels[batch.rows].to(run.device)
-        loss = torch.zeros((), device=run.device)
-        for x, truth in zip(parts(drawn, spec.accumulate), parts(labels, spec.accumulate), strict=True):
-            with autocast(spec.precision, run.device):
-                logits = classifier.logits(x)
-            losses = cross_entropy(logits.float(), truth, smoothing=spec.label_smoothing, weights=weights)
-            part_loss = losses.sum() / len(batch.rows)
-            scaler.scale(part_loss).backward()
-            loss += part_loss.detach()
-        update(optimizer, learning_rate, spec, scaler=scaler)
-        run.log(loss=loss)
+        run.log(loss=learning.descend((drawn, prepared.labels[batch.rows]), loss_of))
         if batch.is_epoch_end and held_out is not None:
-            validate(classifier, held_out, run, stopping)
+            learning.validate(lambda: evaluate(classifier, held_out).metrics())
 
-    stopping.restore_best()
+    learning.finish()
     return write_results(classifier, run, training=prepared, validation=held_out)
 
 

@@ -32,10 +32,10 @@ from core.training.labelled import (
     Labelled,
     LabelledSpec,
     check_labelled,
-    parts,
     read_training_data,
 )
 from core.training.optimization import EarlyStopping, adamw, gradient_scaler, schedule, update
+from core.training.parts import parts
 from core.training.run import Run
 
 

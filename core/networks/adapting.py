@@ -1,4 +1,4 @@
-"""Which parts of a pretrained classifier learn: all, the head alone, or low-rank adapters."""
+"""Which parts of a pretrained network learn: all, the head alone, layer after layer, or low-rank adapters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 
 from core.errors import InvalidSpec
@@ -16,18 +17,22 @@ from core.networks.classifier import Batch, Classifier
 ROWS_AT_ONCE = 256
 
 
-def freeze_encoder(classifier: Classifier, *, new_parameters: Collection[str]) -> bool:
-    """Let only the head learn, and the `new_parameters` that the base had no weights for.
+def freeze_encoder(network: nn.Module, *, head: Sequence[str], new_parameters: Collection[str]) -> bool:
+    """Let only the `head` modules learn, and the `new_parameters` that the base had no weights for.
 
     Answers whether these are the head's alone, so that the encoder's answers never change.
     """
-    head = {id(parameter) for parameter in classifier.head.parameters()}
     is_head_alone = True
-    for name, parameter in classifier.network.named_parameters():
-        learns = id(parameter) in head or name in new_parameters
-        parameter.requires_grad_(learns)
-        is_head_alone &= not learns or id(parameter) in head
+    for name, parameter in network.named_parameters():
+        is_heads = is_inside(name, head)
+        parameter.requires_grad_(is_heads or name in new_parameters)
+        is_head_alone &= is_heads or name not in new_parameters
     return is_head_alone
+
+
+def is_inside(name: str, modules: Collection[str]) -> bool:
+    """Whether a parameter or module of this name is one of these modules, or lies in one."""
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
 class HeadOnly:
@@ -65,29 +70,30 @@ def has_fixed_features(classifier: Classifier, examples: Any) -> bool:
 
 
 def add_adapters(
-    classifier: Classifier,
+    network: nn.Module,
     *,
+    head: Sequence[str],
+    new_parameters: Collection[str],
     rank: int,
     alpha: int,
     dropout: float,
     target_modules: Sequence[str] | None,
-    new_parameters: Collection[str],
-) -> Classifier:
-    """The classifier with LoRA adapters (Hu et al. 2022) that learn, beside its head and its `new_parameters`.
+    dora: bool,
+) -> nn.Module:
+    """The network with LoRA adapters (Hu et al. 2022) that learn, beside its head and its `new_parameters`.
 
-    Adapted are the linear layers of the encoder, or those of them whose last names are in `target_modules`.
+    Adapted are the linear layers of the encoder, or those of them whose last names are in `target_modules`. `dora`:
+    they learn direction and size of a weight apart (Liu et al. 2024).
     """
-    if classifier.is_ours:
+    if not isinstance(getattr(network, "config", None), transformers.PretrainedConfig):
         raise InvalidSpec(
             "lora adapts transformers models, and the base is one of our small networks: take full or frozen_encoder",
             param="strategy",
         )
-    learned = _modules_of(classifier, new_parameters)
-    adapted = [
-        name
-        for name, module in classifier.network.named_modules()
-        if isinstance(module, nn.Linear) and not any(f"{name}.".startswith(f"{whole}.") for whole in learned)
-    ]
+    owners = {name.rpartition(".")[0] for name in new_parameters}
+    learned = [*head, *sorted(name for name in owners if not is_inside(name, head))]
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | transformers.Conv1D)]
+    adapted = [name for name in linear if not is_inside(name, learned)]
     if not adapted:
         raise InvalidSpec(
             "lora adapts linear layers, and the base has none beside its head: take full or frozen_encoder",
@@ -100,32 +106,48 @@ def add_adapters(
     import peft  # half of the API's start, if it were above, and for few jobs
 
     config = peft.LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen, modules_to_save=learned
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=chosen,
+        modules_to_save=learned or None,
+        use_dora=dora,
     )
-    return classifier.with_network(peft.get_peft_model(classifier.network, config))
+    found: nn.Module = peft.get_peft_model(network, config)
+    return found
 
 
-def _modules_of(classifier: Classifier, new_parameters: Collection[str]) -> list[str]:
-    """The head, and the modules that own the new parameters."""
-    head = next(name for name, module in classifier.network.named_modules() if module is classifier.head)
-    owners = {name.rpartition(".")[0] for name in new_parameters}
-    return [head, *sorted(name for name in owners if not f"{name}.".startswith(f"{head}."))]
-
-
-def merged(classifier: Classifier) -> Classifier:
+def merged(network: Any) -> nn.Module:
     """The adapters worked into the weights; a plain transformers model again."""
-    network: Any = classifier.network
-    return classifier.with_network(network.merge_and_unload())
+    found: nn.Module = network.merge_and_unload()
+    return found
 
 
-def save_adapters(classifier: Classifier, folder: Path) -> None:
+def save_adapters(network: Any, folder: Path) -> None:
     """Write what peft opens on the base, without where the base lay in training."""
-    network: Any = classifier.network
     network.save_pretrained(folder)
     path = folder / "adapter_config.json"
     config = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": None}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").unlink(missing_ok=True)
+
+
+def depth_groups(network: nn.Module, *, head: Sequence[str]) -> list[list[nn.Parameter]]:
+    """All parameters from the input to the output, in groups: what lies before the layers, each layer, the rest.
+
+    The layers are the longest list of modules in the network. The head, and what lies behind the layers, come last.
+    """
+    lists = {name: len(module) for name, module in network.named_modules() if isinstance(module, nn.ModuleList)}
+    stack = max(lists, key=lambda name: lists[name], default=None)
+    groups: list[list[nn.Parameter]] = [[] for _ in range(lists[stack] + 2 if stack is not None else 2)]
+    place = 0
+    for name, parameter in network.named_parameters():
+        if stack is not None and is_inside(name, [stack]):
+            place = int(name.removeprefix(stack).lstrip(".").partition(".")[0]) + 1
+            groups[place].append(parameter)
+        else:
+            groups[0 if place == 0 and not is_inside(name, head) else -1].append(parameter)
+    return [group for group in groups if group]
 
 
 def keep_statistics(network: nn.Module) -> None:

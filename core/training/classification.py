@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional
 
 from core.training.labelled import Labelled
-from core.training.optimization import EarlyStopping
 from core.training.run import Run
 
 EVALUATION_ROWS = 256
@@ -65,7 +64,7 @@ class Evaluation:
         named = (self.confusion.sum(0) + self.confusion.sum(1)).double()
         return float((2 * right / named.clamp(min=1))[named > 0].mean())
 
-    def metrics(self, prefix: str) -> dict[str, float]:
+    def metrics(self, prefix: str = "") -> dict[str, float]:
         """Loss, accuracy and F1, named with `prefix`."""
         return {
             f"{prefix}loss": self.loss,
@@ -133,14 +132,6 @@ def evaluate(classifier: Classifying, data: Prepared, *, rows: torch.Tensor | No
     return Evaluation(total / len(rows), confusion.view(classes, classes))
 
 
-def validate(classifier: Classifying, data: Prepared, run: Run, stopping: EarlyStopping) -> None:
-    """At an epoch's end: report how it does on held-out data, and stop when that has been enough."""
-    found = evaluate(classifier, data)
-    run.report(**found.metrics("valid_"))
-    if stopping.should_stop(found.loss):
-        run.stop_early(f"{stopping.patience} epochs without a better validation loss")
-
-
 def write_results(
     classifier: Classifying, run: Run, *, training: Prepared, validation: Prepared | None
 ) -> dict[str, float]:
@@ -188,23 +179,3 @@ def write_confusion_matrix(confusion: torch.Tensor, class_names: Sequence[str], 
 
 def _short(name: str) -> str:
     return (name if len(name) <= 20 else f"{name[:19]}…").replace("$", r"\$")
-
-
-class Trainable:
-    """The parameters that learn, and all buffers: what a checkpoint must hold of a network that is partly frozen."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Those that learn."""
-        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The tensors by name."""
-        frozen = {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
-        return {name: tensor for name, tensor in self.network.state_dict().items() if name not in frozen}
-
-    def load_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """Put them back; the frozen ones stay as they are."""
-        self.network.load_state_dict(state_dict, strict=False)

@@ -204,11 +204,3 @@ def _check_profile_classes(profile: Profile) -> None:
         raise InvalidData(unlabelled(profile.kind), param="dataset")
     if len(profile.classes) == 1:
         raise InvalidData(one_class(next(iter(profile.classes)), profile.examples), param="dataset")
-
-
-def parts(batch: AnyBatch, count: int) -> Sequence[AnyBatch]:
-    """The batch cut into `count` parts, or as many as it has examples; tensors are cut alike by `tensor_split`."""
-    if isinstance(batch, torch.Tensor):
-        return batch.tensor_split(min(count, len(batch)))
-    cut = {name: parts(tensor, count) for name, tensor in batch.items()}
-    return [dict(zip(cut, tensors, strict=True)) for tensors in zip(*cut.values(), strict=True)]

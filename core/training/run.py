@@ -16,6 +16,8 @@ from core.spec import MethodSpec
 from core.training.checkpoint import CheckpointFile, write_checkpoint
 from core.training.devices import choose_device
 from core.training.history import History
+from core.training.samples import Sample, Showable, write_sample
+from core.training.watch import Watch
 
 T = TypeVar("T")
 Level = Literal["info", "warn", "error"]
@@ -50,6 +52,9 @@ class Reporter(Protocol):
 
     def checkpoint(self, file: CheckpointFile) -> None:
         """A checkpoint was written."""
+
+    def shown(self, sample: Sample) -> None:
+        """A picture or a text was made for people to look at."""
 
 
 @dataclass
@@ -89,6 +94,7 @@ class Run:
         self.device = choose_device(self.spec.device)
         self.generator = torch.Generator().manual_seed(self.spec.seed)
         self.history = History()
+        self.watch = Watch()
         self.step = 0
         self.is_cancelled = False
         self.stop_reason: str | None = None
@@ -160,6 +166,17 @@ class Run:
         """Say something to whoever watches."""
         self.reporter.message(text, level)
 
+    def show(self, name: str, content: Showable, *, caption: str = "") -> Path:
+        """Let people see what the run makes at this step: a picture or a text, kept with the step.
+
+        `name`: letters, digits and underscores; what is shown under one name, step after step, belongs together.
+        `content`: text, a matplotlib Figure, or images [count, 1 or 3 channels, height, width] with pixels in [0, 1].
+        """
+        step = self.step + self._is_in_step
+        sample = write_sample(content, self.folder / "samples", name=name, step=step, caption=caption)
+        self.reporter.shown(sample)
+        return sample.path
+
     def stop_early(self, reason: str) -> None:
         """End the loop after this step."""
         self.stop_reason = reason
@@ -174,6 +191,8 @@ class Run:
         self._last_log = time.monotonic()
         self.history.add(self.step, numbers)
         self.reporter.metrics(self.step, numbers)
+        for warning in self.watch.warnings(self.step, numbers):
+            self.message(warning, "warn")
 
     def checkpoint(self) -> CheckpointFile:
         """Write everything needed to go on from here; the newest two are kept."""

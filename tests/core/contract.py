@@ -15,6 +15,7 @@ from core.registry import Example
 from core.spec import MethodSpec, files_of, models_of
 from core.training.checkpoint import CheckpointFile, read_checkpoint
 from core.training.run import Control, Interrupted, Run
+from core.training.samples import Sample
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Recorder:
     metrics_seen: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     checkpoints: list[CheckpointFile] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.metrics_seen.append((step, dict(values)))
@@ -47,6 +49,9 @@ class Recorder:
 
     def checkpoint(self, file: CheckpointFile) -> None:
         self.checkpoints.append(file)
+
+    def shown(self, sample: Sample) -> None:
+        self.samples.append(sample)
 
 
 def example_spec(example: Example, **changes: Any) -> MethodSpec:

@@ -29,7 +29,7 @@ from core.networks.token_ids import encode
 from core.networks.word_pieces import train_word_pieces
 from core.training.augmentation import shifted
 from core.training.classification import Evaluation, balanced_weights, cross_entropy
-from core.training.labelled import parts
+from core.training.parts import parts
 from core.training.run import Run
 
 

@@ -132,11 +132,11 @@ def test_a_frozen_encoder_stays_bit_for_bit(tmp_path: Path, images: Path, vit: P
 
 
 def test_features_computed_once_train_the_same_head(tmp_path: Path, images: Path, vit: Path, monkeypatch: Any) -> None:
-    from core.methods import fine_tuning
+    from core.tasks import classification as task
 
     spec = {**IMAGES, "strategy": "frozen_encoder", "epochs": 3}
     _, once, _ = trained(tmp_path / "once", spec, dataset=images, base=vit)
-    monkeypatch.setattr(fine_tuning, "should_precompute", lambda *_: False)
+    monkeypatch.setattr(task, "has_fixed_features", lambda *_: False)
     _, each, _ = trained(tmp_path / "each", spec, dataset=images, base=vit)
     for name, tensor in load_file(once / "model.safetensors").items():
         torch.testing.assert_close(tensor, load_file(each / "model.safetensors")[name], atol=1e-4, rtol=1e-3)
