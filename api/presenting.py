@@ -186,6 +186,22 @@ def checkpoint_object(row: Checkpoint) -> schemas.CheckpointObject:
     )
 
 
+def sample_object(event: Event) -> schemas.SampleObject:
+    """A sample, told by the event of its making."""
+    data = event.data
+    return schemas.SampleObject(
+        id=f"{event.fence}-{event.seq}",
+        created_at=event.created_at,
+        job=event.job_id,
+        name=data["name"],
+        step=data["step"],
+        caption=event.message,
+        media_type=data["media_type"],
+        bytes=data["bytes"],
+        sha256=data["sha256"],
+    )
+
+
 def model_object(model: TrainedModel | File, *, project: str) -> schemas.ModelObject:
     """A model that a job made, or an uploaded base model."""
     told: dict[str, Any] = (

@@ -193,7 +193,7 @@ class EventObject(Answer):
 
     id: str = Field(description="<fence>-<seq>: its place in the job's stream.")
     object: Literal["job.event"] = "job.event"
-    type: str = Field(description="status, message, metrics, checkpoint or log.")
+    type: str = Field(description="status, message, metrics, checkpoint, sample or log.")
     level: str
     message: str
     created_at: float
@@ -241,6 +241,21 @@ class CheckpointObject(Answer):
     bytes: int
     sha256: str
     metrics: dict[str, float | None]
+
+
+class SampleObject(Answer):
+    """A picture or a text that a job made at a step, for people to see what it learns."""
+
+    id: str = Field(description="Its event's.")
+    object: Literal["job.sample"] = "job.sample"
+    created_at: float
+    job: str
+    name: str = Field(description="What is shown under one name, step after step, belongs together.")
+    step: int
+    caption: str
+    media_type: str
+    bytes: int
+    sha256: str
 
 
 class ArtifactObject(Answer):

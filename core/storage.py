@@ -97,3 +97,8 @@ def artifact_key(job_id: str, fence: int, path: str) -> str:
 def checkpoint_key(job_id: str, fence: int, step: int) -> str:
     """Where one attempt's checkpoint lies."""
     return f"jobs/{job_id}/{fence}/checkpoints/step-{step:09d}.safetensors"
+
+
+def sample_key(job_id: str, fence: int, name: str) -> str:
+    """Where one attempt's sample lies: a picture or a text by which people see what is learned."""
+    return f"jobs/{job_id}/{fence}/samples/{name}"

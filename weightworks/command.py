@@ -199,6 +199,24 @@ def download(
 
 
 @app.command()
+def samples(
+    context: typer.Context,
+    job: JobId,
+    to: Annotated[Path | None, typer.Option(help="The folder to put the files into [the job's id]-samples.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Download the pictures and texts by which a job shows what it learns, also while it runs."""
+    folder = to or Path(f"{job}-samples")
+    with client(context) as ours:
+        paths = ours.jobs.download_samples(job, folder)
+        if as_json:
+            return display.show_json([str(path) for path in paths])
+        for path in paths:
+            console.print(str(path), soft_wrap=True)
+        return None
+
+
+@app.command()
 def methods(
     context: typer.Context, name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False
 ) -> None:

@@ -82,6 +82,26 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A picture or a text that a job made at a step."""
+
+    id: str
+    name: str
+    step: int
+    bytes: int
+    sha256: str
+    media_type: str = ""
+    caption: str = ""
+    created_at: float = 0.0
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def filename(self) -> str:
+        """What to call its file."""
+        return f"{self.name}-{self.step:09d}{'.txt' if self.media_type.startswith('text/') else '.png'}"
+
+
+@dataclass(frozen=True)
 class Series:
     """A metric over the steps."""
 
@@ -154,6 +174,24 @@ class Jobs:
     def checkpoints(self, job_id: str) -> Sequence[Checkpoint]:
         """What the job could go on from, newest first."""
         return [read(Checkpoint, data) for data in self._data(f"/v1/jobs/{job_id}/checkpoints")]
+
+    def samples(self, job_id: str, *, name: str | None = None) -> Iterator[Sample]:
+        """Pictures and texts that the job has made so far, newest first."""
+        params = {"name": name}
+        return (read(Sample, data) for data in all_pages(self._transport, f"/v1/jobs/{job_id}/samples", params))
+
+    def download_samples(self, job_id: str, folder: str | Path) -> Sequence[Path]:
+        """Bring them into `folder`, each checked; where an attempt repeated some, the newest."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        newest: dict[str, Sample] = {}
+        for one in self.samples(job_id):
+            newest.setdefault(one.filename, one)
+        paths = []
+        for filename, one in sorted(newest.items()):
+            url, target = f"/v1/jobs/{job_id}/samples/{one.id}", inside(folder, filename)
+            paths.append(fetch(self._transport, url, target, size=one.bytes, sha256=one.sha256))
+        return paths
 
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
         """The files that the job made."""

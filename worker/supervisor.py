@@ -20,7 +20,7 @@ from core.jobs.events import NewEvent
 from core.jobs.inputs import lineage_of, resolve_references
 from core.jobs.leases import forgive_attempt, latest_checkpoints
 from core.settings import Settings
-from core.storage import Storage
+from core.storage import Storage, sample_key
 from worker.checkpoints import CheckpointShelf
 from worker.inputs import place_inputs
 from worker.journal import AWAY, RETRY_SECONDS, Journal, first_line
@@ -83,6 +83,7 @@ class Supervisor:
             "metrics": self._take_metrics,
             "message": self._take_message,
             "checkpoint": self._take_checkpoint,
+            "sample": self._take_sample,
             "finished": self._take_ending,
             "interrupted": self._take_ending,
             "failed": self._take_ending,
@@ -192,6 +193,17 @@ class Supervisor:
             text = f"The checkpoint of step {message['step']} could not be kept: {error}."
             self._add(NewEvent("message", text, "warn"))
         self._beat_at = min(self._beat_at, self._last_beat + SOON_SECONDS)
+
+    def _take_sample(self, message: dict[str, Any]) -> None:
+        path = Path(message["path"])
+        try:
+            self._storage.link(path, sample_key(self.claim.job_id, self.claim.fence, path.name))
+        except OSError as error:
+            text = f"What {message['name']} shows at step {message['step']} could not be kept: {error}."
+            self._add(NewEvent("message", text, "warn"))
+            return
+        told = {name: message[name] for name in ("name", "step", "media_type", "bytes", "sha256")}
+        self._add(NewEvent("sample", message["caption"], data={**told, "path": path.name}))
 
     def _take_ending(self, message: dict[str, Any]) -> None:
         self.ending = message

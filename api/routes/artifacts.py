@@ -1,20 +1,24 @@
-"""What a job leaves: checkpoints while it runs, artifacts when it has ended."""
+"""What a job leaves: checkpoints and samples while it runs, artifacts when it has ended."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from api.archives import MEDIA_TYPE, send_archive
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep
 from api.downloads import BINARY, Download, Responses, documented, send
-from api.presenting import checkpoint_object, page_of
-from api.schemas import ArtifactObject, ArtifactsObject, CheckpointObject, ListOf
+from api.presenting import checkpoint_object, page_of, sample_object
+from api.schemas import ArtifactObject, ArtifactsObject, CheckpointObject, ListOf, SampleObject
 from core.errors import Conflict, NotFound
 from core.jobs import store
+from core.jobs.events import EventId, get_event, list_events
 from core.jobs.models import Artifact, Job
 from core.jobs.status import TERMINAL
+from core.storage import sample_key
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
 
@@ -54,6 +58,44 @@ def download_checkpoint(
         raise NotFound(f"the job has no checkpoint '{checkpoint_id}' (any more)", param="checkpoint_id")
     name = f"{job_id}-step-{row.step}.safetensors"
     return send(request, Download(server.storage.existing(row.key), name, row.bytes, row.sha256))
+
+
+@router.get("/samples")
+def list_samples(
+    job_id: str,
+    caller: Reader,
+    server: ServerDep,
+    page: PageDep,
+    name: Annotated[str | None, Query(max_length=64, description="Only what is shown under this name.")] = None,
+) -> ListOf[SampleObject]:
+    """Pictures and texts that the job has made so far, the newest first; an attempt that goes on may repeat some."""
+    after = EventId.parse(page.after) if page.after else None
+    with server.database.read() as session:
+        store.get_job(session, caller.project_id, job_id)
+        found = list_events(
+            session,
+            job_id,
+            types=["sample"],
+            name=name,
+            after=after,
+            limit=page.limit + 1,
+            newest_first=page.order == "desc",
+        )
+    return page_of([sample_object(event) for event in found], page)
+
+
+@router.head("/samples/{sample_id}", include_in_schema=False)
+@router.get("/samples/{sample_id}", response_class=Response, responses=documented())
+def download_sample(job_id: str, sample_id: str, request: Request, caller: Reader, server: ServerDep) -> Response:
+    """What a sample shows: a PNG, or text."""
+    with server.database.read() as session:
+        store.get_job(session, caller.project_id, job_id)
+        event = get_event(session, job_id, EventId.parse(sample_id, param="sample_id"), type="sample")
+    if event is None:
+        raise NotFound(f"the job has no sample '{sample_id}'", param="sample_id")
+    data, key = event.data, sample_key(job_id, event.fence, event.data["path"])
+    path = server.storage.existing(key)
+    return send(request, Download(path, data["path"], data["bytes"], data["sha256"], data["media_type"]))
 
 
 @router.get("/artifacts")

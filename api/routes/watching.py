@@ -29,7 +29,8 @@ CSV: Responses = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}
 TEXT: Responses = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 EventTypes = Annotated[
-    list[Literal["status", "message", "metrics", "checkpoint", "log"]], Query(description="Only events of these types.")
+    list[Literal["status", "message", "metrics", "checkpoint", "sample", "log"]],
+    Query(description="Only events of these types."),
 ]
 
 

@@ -35,12 +35,12 @@ class EventId:
         return f"{self.fence}-{self.seq}"
 
     @classmethod
-    def parse(cls, text: str) -> EventId:
-        """Read `<fence>-<seq>`; raises InvalidRequest."""
+    def parse(cls, text: str, *, param: str = "after") -> EventId:
+        """Read `<fence>-<seq>`; raises InvalidRequest, naming `param`."""
         fence, dash, seq = text.partition("-")
         numbers = [part for part in (fence, seq) if part.isascii() and part.isdigit() and len(part) <= 18]
         if not dash or len(numbers) < 2:
-            raise InvalidRequest(f"'{text[:40]}' is not an event id; they look like 2-17", param="after")
+            raise InvalidRequest(f"'{text[:40]}' is not an event id; they look like 2-17", param=param)
         return cls(int(fence), int(seq))
 
 
@@ -83,6 +83,7 @@ def list_events(
     newest_first: bool = False,
     fence: int | None = None,
     attempt: int | None = None,
+    name: str | None = None,
 ) -> list[Event]:
     """Events in order (or newest first), after the one named."""
     place = tuple_(Event.fence, Event.seq)
@@ -93,11 +94,19 @@ def list_events(
         query = query.where(Event.fence == fence)
     if attempt is not None:
         query = query.where(Event.data["attempt"].as_integer() == attempt)
+    if name is not None:
+        query = query.where(Event.data["name"].as_string() == name)
     if after is not None:
         edge = tuple_(after.fence, after.seq)
         query = query.where(place < edge if newest_first else place > edge)
     order = (Event.fence.desc(), Event.seq.desc()) if newest_first else (Event.fence, Event.seq)
     return list(session.scalars(query.order_by(*order)))
+
+
+def get_event(session: Session, job_id: str, id: EventId, *, type: str) -> Event | None:
+    """The event at this place, if there is one and it is of this type."""
+    event = session.get(Event, (job_id, id.fence, id.seq))
+    return event if event is not None and event.type == type else None
 
 
 def each_data(session: Session, job_id: str, type: str) -> Iterator[dict[str, Any]]:

@@ -156,7 +156,7 @@ class Event(Base):
     fence: Mapped[int] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
     created_at: Mapped[float]
-    type: Mapped[str]  # status, message, metrics, checkpoint, log
+    type: Mapped[str]  # status, message, metrics, checkpoint, sample, log
     level: Mapped[str]
     message: Mapped[str]
     data: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 
 MEMORY = 0.8  # of the running mean of the loss, a log
-RISE = 2.0  # times the lowest mean so far: from there on the loss is said to rise
+RISE = 2.0  # times the lowest mean so far: from there on the loss is said to rise,
+LEAST_RISE = 0.2  # if it is also by this share of the first loss: what is nearly nothing may double
 LEAST_LOGS = 5  # before a rise is believed
 
 
@@ -15,7 +16,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._mean: float | None = None
-        self._lowest = math.inf
+        self._first = self._lowest = math.inf
         self._logs = 0
         self._told: set[str] = set()
 
@@ -32,9 +33,11 @@ class Watch:
             )
             return
         self._logs += 1
+        self._first = loss if self._logs == 1 else self._first
         self._mean = loss if self._mean is None else MEMORY * self._mean + (1 - MEMORY) * loss
         if self._logs >= LEAST_LOGS:
-            if self._lowest > 0 and self._mean > RISE * self._lowest:
+            rise = self._mean - self._lowest
+            if self._lowest > 0 and rise > (RISE - 1) * self._lowest and rise > LEAST_RISE * self._first:
                 yield from self._once(
                     "rise",
                     f"The loss has risen to {self._mean:.4g} at step {step}, from {self._lowest:.4g} at its best: "
