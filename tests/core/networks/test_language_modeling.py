@@ -95,6 +95,7 @@ def test_a_model_that_cannot_keep_sequences_apart_is_found_out() -> None:
     assert not keeps_apart(transformers.BloomForCausalLM(config))
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 def test_adapters_do_not_hide_the_head() -> None:
     from peft import LoraConfig, get_peft_model
 
