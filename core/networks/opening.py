@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import transformers
 from torch import nn
 
@@ -16,10 +15,10 @@ from core.data.profile import Kind
 from core.errors import InvalidData
 from core.networks.classifier import Classifier, Scaling
 from core.networks.loading import read_config
+from core.networks.pretrained import open_config, open_pretrained, open_tokenizer
 from core.networks.saving import is_network_config, load_network
 
 DEFAULT_SIZE = 224
-MAX_TOKENS = 512
 AUTO_CLASSES = {
     Kind.IMAGES: ("AutoModelForImageClassification", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"),
     Kind.TEXT: ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
@@ -116,19 +115,16 @@ def open_transformer(folder: Path, kind: Kind, *, class_names: tuple[str, ...] |
         config.problem_type = "single_label_classification"
         config.id2label = dict(enumerate(class_names))
         config.label2id = {name: number for number, name in enumerate(class_names)}
-    network, new = _load_weights(folder, kind, config, param=param)
-    found = Classifier(network.eval(), kind, _names(config.id2label))
+    network, new = open_pretrained(folder, AUTO_CLASSES[kind][0], param=param, config=config)
+    found = Classifier(network, kind, _names(config.id2label))
     found = _reading_text(found, folder, param) if kind is Kind.TEXT else _reading_images(found, folder, param)
     if class_names is not None and not is_same:
         new |= _fresh_head(found)
-    return Opened(found, frozenset(new))
+    return Opened(found, new)
 
 
 def _read_transformers_config(folder: Path, kind: Kind, *, param: str) -> Any:
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        raise InvalidData(f"config.json cannot be used: {error!s:.300}", param=param) from None
+    config = open_config(folder, param=param)
     if kind not in AUTO_CLASSES or type(config) not in getattr(transformers, AUTO_CLASSES[kind][1]):
         raise InvalidData(
             f"a model of type '{config.model_type}' cannot learn to classify {kind.value}: name a base for that kind "
@@ -138,27 +134,7 @@ def _read_transformers_config(folder: Path, kind: Kind, *, param: str) -> Any:
     return config
 
 
-def _load_weights(folder: Path, kind: Kind, config: Any, *, param: str) -> tuple[nn.Module, set[str]]:
-    """The network, and the names of the parameters that the folder does not hold."""
-    auto = getattr(transformers, AUTO_CLASSES[kind][0])
-    try:
-        network, info = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
-    resized = {entry[0] for entry in info["mismatched_keys"]}
-    return network, set(info["missing_keys"]) | resized
-
-
-def _fresh_head(classifier: Classifier) -> set[str]:
+def _fresh_head(classifier: Classifier) -> frozenset[str]:
     """Forget what the head knew of other classes; answers the names of its parameters."""
     prefix = next(name for name, module in classifier.network.named_modules() if module is classifier.head)
     for module in classifier.head.modules():
@@ -166,34 +142,12 @@ def _fresh_head(classifier: Classifier) -> set[str]:
             nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    return {f"{prefix}.{name}" for name, _ in classifier.head.named_parameters()}
+    return frozenset(f"{prefix}.{name}" for name, _ in classifier.head.named_parameters())
 
 
 def _reading_text(classifier: Classifier, folder: Path, param: str) -> Classifier:
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")):
-        raise InvalidData(
-            "the model folder has no tokenizer: put tokenizer.json and tokenizer_config.json beside config.json",
-            param=param,
-        )
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError, ImportError) as error:
-        raise InvalidData(f"the tokenizer cannot be opened: {error!s:.300}", param=param) from None
-    config: Any = classifier.network.config
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    limits = [_positions(classifier.network), tokenizer.model_max_length, MAX_TOKENS]
-    return replace(classifier, tokenizer=tokenizer, max_length=min(limit for limit in limits if limit > 0))
-
-
-def _positions(network: nn.Module) -> int:
-    """How many tokens the position embeddings reach, 0 where there are none; RoBERTa's begin after the padding's."""
-    for name, module in network.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return 0
+    reading = open_tokenizer(folder, classifier.network, param=param)
+    return replace(classifier, tokenizer=reading.tokenizer, max_length=reading.max_length)
 
 
 def _reading_images(classifier: Classifier, folder: Path, param: str) -> Classifier:

@@ -1,0 +1,87 @@
+"""Opens a transformers folder: its network as any Auto class has it, and its tokenizer. Nothing in it is executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import nn
+
+from core.errors import InvalidData
+
+MAX_TOKENS = 512
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
+
+
+class Pretrained(NamedTuple):
+    """A network, and the names of its parameters that the folder had no weights for."""
+
+    network: nn.Module
+    new_parameters: frozenset[str]
+
+
+class Reading(NamedTuple):
+    """How a model reads texts."""
+
+    tokenizer: Any
+    max_length: int  # tokens, at most MAX_TOKENS
+
+
+def open_config(folder: Path, *, param: str) -> Any:
+    """The folder's configuration; raises InvalidData, of field `param`."""
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise InvalidData(f"config.json cannot be used: {error!s:.300}", param=param) from None
+
+
+def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = None) -> Pretrained:
+    """The network in float32, in evaluation mode, as `transformers.<auto_class>` opens it; raises InvalidData.
+
+    `config`: in place of the folder's own; parameters of other shapes are new ones. Pickled weights are refused.
+    """
+    try:
+        network, info = getattr(transformers, auto_class).from_pretrained(
+            folder,
+            config=config or open_config(folder, param=param),
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
+    resized = {entry[0] for entry in info["mismatched_keys"]}
+    return Pretrained(network.eval(), frozenset({*info["missing_keys"], *resized}))
+
+
+def open_tokenizer(folder: Path, network: nn.Module, *, param: str) -> Reading:
+    """The folder's tokenizer, and how many tokens of a text both take; raises InvalidData. It always has a padding."""
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        raise InvalidData(
+            "the model folder has no tokenizer: put tokenizer.json and tokenizer_config.json beside config.json",
+            param=param,
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError, ImportError) as error:
+        raise InvalidData(f"the tokenizer cannot be opened: {error!s:.300}", param=param) from None
+    config: Any = network.config
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    limits = [_positions(network), tokenizer.model_max_length, MAX_TOKENS]
+    return Reading(tokenizer, min(limit for limit in limits if limit > 0))
+
+
+def _positions(network: nn.Module) -> int:
+    """How many tokens the position embeddings reach, 0 where there are none; RoBERTa's begin after the padding's."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return 0
