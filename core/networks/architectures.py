@@ -193,15 +193,20 @@ def _vit(architecture: ViT, shape: Sequence[int], labels: Labels) -> nn.Module:
 
 
 def _bert(architecture: BERT, labels: Labels, *, vocabulary: int, pad_token: int) -> nn.Module:
-    config = transformers.BertConfig(
+    config = bert_config(architecture, vocabulary=vocabulary, pad_token=pad_token, **labels)
+    module: nn.Module = transformers.BertForSequenceClassification(config)
+    return module
+
+
+def bert_config(architecture: BERT, *, vocabulary: int, pad_token: int, **others: Any) -> Any:
+    """The configuration of transformers for a BERT of so many tokens."""
+    return transformers.BertConfig(
         vocab_size=vocabulary,
         max_position_embeddings=architecture.max_length,
         pad_token_id=pad_token,
         **_transformer(architecture),
-        **labels,
+        **others,
     )
-    module: nn.Module = transformers.BertForSequenceClassification(config)
-    return module
 
 
 def _transformer(architecture: Transformer) -> dict[str, Any]:

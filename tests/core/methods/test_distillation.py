@@ -18,8 +18,8 @@ from core.data.profile import inspect
 from core.data.tables import read_table
 from core.errors import InvalidData, InvalidSpec
 from core.execution import train
-from core.methods import distillation
-from core.methods.distillation import answer_loss, feature_loss, soft_cross_entropy
+from core.lessons import classes
+from core.lessons.losses import answer_loss, feature_loss, soft_cross_entropy
 from core.training.run import Run
 
 DISTIL: dict[str, Any] = {
@@ -111,7 +111,7 @@ def test_a_student_learns_from_answers_alone(tmp_path: Path, table: Path, teache
 def test_answers_given_once_teach_the_same(tmp_path: Path, table: Path, teacher: Path, monkeypatch: Any) -> None:
     spec = {**DISTIL, "epochs": 2, "objective": "hidden_states", "accumulate": 2}
     _, once, _ = trained(tmp_path / "once", spec, dataset=table, teacher=teacher)
-    monkeypatch.setattr(distillation, "should_answer_once", lambda *_: False)
+    monkeypatch.setattr(classes, "should_answer_once", lambda *_: False)
     _, each, _ = trained(tmp_path / "each", spec, dataset=table, teacher=teacher)
     for name, tensor in load_file(once / "model.safetensors").items():
         torch.testing.assert_close(tensor, load_file(each / "model.safetensors")[name], atol=1e-4, rtol=1e-3)
