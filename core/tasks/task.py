@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
 
 from core.data.profile import Kind, Profile
 from core.spec import ModelReference, model_field
 from core.training.labelled import LabelledSpec
+from core.training.lesson import Lesson
 from core.training.run import Run
 
 TaskName = Literal["image_classification", "text_classification", "table_classification"]
@@ -56,14 +55,12 @@ class TuningSpec(LabelledSpec):
         return self
 
 
-class Task(Protocol):
+class Task(Lesson, Protocol):
     """A pretrained network that learns one task from one data set.
 
     `network`: the base with the task's head; fine_tuning freezes parts of it, or puts the same with adapters in its
     place.
     """
-
-    network: nn.Module
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -73,27 +70,8 @@ class Task(Protocol):
     def new_parameters(self) -> frozenset[str]:
         """Names of the parameters for which the base had no weights."""
 
-    @property
-    def examples(self) -> int:
-        """How many there are to learn from."""
-
     def freeze(self, *, is_head_alone: bool) -> None:
         """The encoder will not change; where only the head learns, its answers may be remembered."""
-
-    def batch(self, rows: torch.Tensor, *, generator: torch.Generator) -> Any:
-        """The training examples `rows`, on the CPU, augmented by draws of `generator`; what `parts` can cut."""
-
-    def loss_of(self, part: Any) -> torch.Tensor:
-        """The summed loss of a part of a batch, 0-d, on the network's device."""
-
-    def over(self, batch: Any) -> float:
-        """How many losses the parts of this batch sum up together: examples, or tokens."""
-
-    def evaluate(self) -> Mapping[str, float] | None:
-        """`loss` and the task's metrics on what was held out, in evaluation mode; None where nothing was."""
-
-    def write_results(self) -> Mapping[str, float]:
-        """Write the network and all that reads it into the run's artifacts; answers the last metrics."""
 
 
 @dataclass(frozen=True)
