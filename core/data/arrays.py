@@ -23,6 +23,7 @@ from core.data.problems import Problems
 from core.errors import InvalidData, Problem
 
 FEATURE_NAMES = ("x", "data", "features", "images", "pixels", "inputs", "x_train", "train_images")
+LENGTHS_NAME = "lengths"  # of sequences whose rows lie one after another
 ARRAY_LABEL_NAMES = ("y", "labels", "label", "target", "targets", "y_train", "train_labels")
 _MAX_HEADER_BYTES = 16 * 2**20
 _BLOCK_BYTES = 4 * 2**20
@@ -92,11 +93,12 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class ArraySet:
-    """The array to learn from and, where there is one, its labels, one for each row."""
+    """The array to learn from and, where there is one, its labels, one for each row, or each sequence of rows."""
 
     format: str
     features: StoredArray
     labels: StoredArray | None = None
+    lengths: StoredArray | None = None  # the rows are those of so many sequences, one after another
 
 
 def open_arrays(
@@ -252,14 +254,15 @@ def _paired(format: str, found: Mapping[str, StoredArray], label: str | None) ->
         raise InvalidData(f"there is no array {label!r}; there are {_listed(list(found))}")
     labels = found[label] if label else next((by_name[name] for name in ARRAY_LABEL_NAMES if name in by_name), None)
     features = next((by_name[name] for name in FEATURE_NAMES if name in by_name), None)
-    others = [array for array in found.values() if array is not labels]
+    lengths = by_name.get(LENGTHS_NAME)
+    others = [array for array in found.values() if array is not labels and array is not lengths]
     if features is None and len(others) == 1:
         features = others[0]
     if features is None:
         raise InvalidData(
             f"no array is called {_listed(FEATURE_NAMES[:4])}; there are {_listed(list(found)) or 'none'}"
         )
-    return _checked(ArraySet(format, features, labels))
+    return _checked(ArraySet(format, features, labels, lengths))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -276,9 +279,24 @@ def _checked(arrays: ArraySet) -> ArraySet:
         raise InvalidData(Problem(features.name, f"{len(features.shape)} dimensions: {cure}"))
     if 0 in features.shape:
         raise InvalidData(Problem(features.name, f"empty: its shape is {features.shape}"))
+    if arrays.lengths is not None:
+        _check_lengths(arrays.lengths, features)
     if labels is not None:
-        _check_labels(labels, len(features))
+        _check_labels(labels, len(features if arrays.lengths is None else arrays.lengths))
     return arrays
+
+
+def _check_lengths(lengths: StoredArray, features: StoredArray) -> None:
+    if lengths.dtype.kind not in "iu" or len(lengths.shape) != 1:
+        raise InvalidData(Problem(lengths.name, "must be one whole number a sequence: how many rows it has"))
+    if len(features.shape) != 2:
+        cure = "with lengths, the rows of all sequences lie one after another, as [rows, features]"
+        raise InvalidData(Problem(features.name, f"{len(features.shape)} dimensions: {cure}"))
+    values = np.concatenate(list(lengths.blocks())).astype(np.int64)
+    if (values < 1).any() or (values > len(features)).any() or values.sum() != len(features):
+        raise InvalidData(
+            Problem(lengths.name, f"must be positive and sum up to the {len(features):,} rows, not {values.sum():,}")
+        )
 
 
 def _check_labels(labels: StoredArray, count: int) -> None:

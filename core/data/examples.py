@@ -50,6 +50,23 @@ def write_images(path: Path, *, count: int = 120, size: int = 16) -> None:
             archive.writestr(f"{name}/{index:04d}.png", content.getvalue())
 
 
+def write_recordings(path: Path, *, count: int = 60, rate: int = 8000, seconds: float = 0.4) -> None:
+    """Zip of WAV files in a folder per class: a tone that rises or falls, in noise."""
+    import soundfile
+
+    random = np.random.default_rng(0)
+    times = np.arange(int(rate * seconds)) / rate
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(count):
+            name = ("falling", "rising")[index % 2]
+            low = random.uniform(300, 600)
+            pitch = np.linspace(low, 3 * low, len(times))[:: 1 if name == "rising" else -1]
+            wave = 0.5 * np.sin(2 * np.pi * np.cumsum(pitch) / rate) + random.normal(0, 0.05, len(times))
+            content = io.BytesIO()
+            soundfile.write(content, wave[: random.integers(len(times) // 2, len(times))], rate, format="WAV")
+            archive.writestr(f"{name}/{index:04d}.wav", content.getvalue())
+
+
 def sentence(random: np.random.Generator, topic: str) -> str:
     """A sentence about animals or machines."""
     words = (random.choice(words[topic]) for words in (_SUBJECTS, _VERBS, _OBJECTS))

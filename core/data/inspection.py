@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+
 from core.data.archives import read_members
 from core.data.audio import check_audio
 from core.data.chats import check_conversation, check_preference
@@ -19,6 +21,7 @@ from core.data.profile import Kind, Profile
 from core.data.sources import (
     AudioSource,
     ChatSource,
+    FrameSource,
     PictureSource,
     PixelSource,
     Source,
@@ -42,6 +45,8 @@ def profile_of(source: Source, limits: Limits) -> Profile:
             return _pixels(source)
         case AudioSource():
             return _audio(source, limits)
+        case FrameSource():
+            return _frames(source)
         case ChatSource():
             return _chats(source, limits)
 
@@ -116,6 +121,23 @@ def _audio(source: AudioSource, limits: Limits) -> Profile:
     names = list(folders)
     counts = None if groups is None else _counted(groups, Counter(dict(enumerate(folders.values()))), names)
     return Profile(Kind.AUDIO, "audio_archive", folders.total(), classes=counts)
+
+
+def _frames(source: FrameSource) -> Profile:
+    problems = Problems()
+    start = 0
+    for block in source.arrays.features.blocks():
+        for row in np.flatnonzero(~np.isfinite(block).all(1)):
+            problems.add(f"{source.arrays.features.name}, row {start + row + 1}", "is not finite")
+        start += len(block)
+    problems.check()
+    classes = Classes()
+    if source.arrays.labels is not None:
+        array_labels(source.arrays, classes)
+    counts = None if source.arrays.labels is None else classes.counts
+    lengths = source.lengths()
+    shape = (source.arrays.features.shape[1], int(lengths.max()))
+    return Profile(Kind.AUDIO, source.format, len(lengths), classes=counts, shape=shape)
 
 
 def _chats(source: ChatSource, limits: Limits) -> Profile:

@@ -31,7 +31,8 @@ class Profile:
     examples: int
     columns: tuple[str, ...] = ()  # tables: all of them, the label's too; text sets: their fields
     classes: Mapping[str, int] | None = None  # examples of each class, in the order of the classes' numbers
-    shape: tuple[int, ...] | None = None  # one example's: (features,), or (channels, height, width) where all are alike
+    # one example's: (features,), (channels, height, width) where all are alike, or (features, longest) of frames
+    shape: tuple[int, ...] | None = None
     words: int | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -76,6 +76,19 @@ class AudioSource:
 
 
 @dataclass(frozen=True)
+class FrameSource:
+    """Recordings as frames of numbers (MFCC, say), those of all recordings one after another."""
+
+    format: str
+    arrays: ArraySet
+
+    def lengths(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """How many frames each recording has."""
+        assert self.arrays.lengths is not None  # noqa: S101 - it is a FrameSource for that
+        return np.concatenate(list(self.arrays.lengths.blocks())).astype(np.int64)
+
+
+@dataclass(frozen=True)
 class ChatSource:
     """Conversations, or preference pairs."""
 
@@ -84,7 +97,7 @@ class ChatSource:
     is_preference: bool
 
 
-Source = TableSource | TextSource | PictureSource | PixelSource | AudioSource | ChatSource
+Source = TableSource | TextSource | PictureSource | PixelSource | AudioSource | FrameSource | ChatSource
 
 NOUNS: dict[type[Source], str] = {
     TableSource: "a table",
@@ -92,6 +105,7 @@ NOUNS: dict[type[Source], str] = {
     PictureSource: "images",
     PixelSource: "images",
     AudioSource: "recordings",
+    FrameSource: "frames of recordings",
     ChatSource: "conversations",
 }
 
@@ -193,6 +207,8 @@ def _picture_archive(path: Path, container: Container, limits: Limits) -> Pictur
 
 
 def _of_arrays(arrays: ArraySet) -> Source:
+    if arrays.lengths is not None:
+        return FrameSource(arrays.format, arrays)
     if len(arrays.features.shape) > 2:
         return PixelSource(arrays.format, arrays)
     classes = Classes()

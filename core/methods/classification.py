@@ -1,4 +1,4 @@
-"""Supervised classification from scratch: of tables, images and texts."""
+"""Supervised classification from scratch: of tables, images, recordings and texts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ClassificationSpec(LabelledSpec):
 
     method: Literal["classification"] = Field("classification", description="The training method.")
     architecture: Architecture | None = Field(
-        None, description="The network; none: mlp for tables, convnet for images, bert for texts."
+        None, description="The network; none: mlp for tables, convnet for images and recordings, bert for texts."
     )
     image_size: int | None = Field(
         None, ge=1, le=1024, description="Resize images to this many pixels a side; none: all are of one size."
@@ -76,7 +76,7 @@ def check(spec: ClassificationSpec, profile: Profile) -> None:
 
 
 @method(
-    reads=KINDS,
+    reads=(*KINDS, Kind.AUDIO),
     paper="Bishop 2006, Pattern recognition and machine learning; label smoothing: Szegedy et al. 2016",
     opens_with="safetensors; resnet, vit and bert: transformers (AutoModelForImageClassification, "
     "AutoModelForSequenceClassification, AutoTokenizer)",
@@ -119,4 +119,5 @@ def new_classifier(spec: ClassificationSpec, training: Labelled) -> Classifier:
         kind=training.kind,
         class_names=training.class_names,
         columns=training.columns,
+        hearing=training.hearing,
     )

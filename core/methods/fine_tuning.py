@@ -82,7 +82,8 @@ class FineTuningSpec(TuningSpec):
     reads=KINDS,
     paper="Yosinski et al. 2014, How transferable are features in deep neural networks?; Devlin et al. 2019; gradual "
     "unfreezing: Howard & Ruder 2018; adapters: Hu et al. 2022, LoRA; Liu et al. 2024, DoRA",
-    opens_with="transformers (AutoModelForSequenceClassification, AutoModelForImageClassification, AutoTokenizer); "
+    opens_with="transformers (AutoModelForSequenceClassification, AutoModelForImageClassification, "
+    "AutoModelForAudioClassification, AutoTokenizer, AutoFeatureExtractor); "
     "adapters in adapter/: peft; bases of our own: safetensors",
     example=Example(
         spec={

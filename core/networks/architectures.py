@@ -30,11 +30,13 @@ class MLP(Frozen):
 
 
 class ConvNet(Frozen):
-    """Plain convolutions, for small images."""
+    """Plain convolutions, for small images and for recordings."""
 
-    architecture: Literal["convnet"] = Field("convnet", description="3x3 convolutions, each followed by pooling.")
+    architecture: Literal["convnet"] = Field(
+        "convnet", description="Convolutions of width 3, each followed by pooling."
+    )
     channels: Annotated[list[Size], Field(min_length=1, max_length=8)] = Field(
-        [32, 64, 128], description="Channels of the convolutions, each of which halves the image."
+        [32, 64, 128], description="Channels of the convolutions, each of which halves the image, or the frames."
     )
     dropout: Dropout = Field(0.0, description="Fraction of the last features dropped in training.")
 
@@ -90,8 +92,17 @@ class BERT(Transformer):
 Architecture = Annotated[MLP | ConvNet | ResNet | ViT | BERT, Field(discriminator="architecture")]
 
 
-DEFAULTS: Mapping[Kind, MLP | ConvNet | BERT] = {Kind.TABLE: MLP(), Kind.IMAGES: ConvNet(), Kind.TEXT: BERT()}
-READS = {"mlp": (Kind.TABLE, Kind.IMAGES), "bert": (Kind.TEXT,)}
+DEFAULTS: Mapping[Kind, MLP | ConvNet | BERT] = {
+    Kind.TABLE: MLP(),
+    Kind.IMAGES: ConvNet(),
+    Kind.TEXT: BERT(),
+    Kind.AUDIO: ConvNet(dropout=0.3),
+}
+READS = {
+    "mlp": (Kind.TABLE, Kind.IMAGES, Kind.AUDIO),
+    "convnet": (Kind.IMAGES, Kind.AUDIO),
+    "bert": (Kind.TEXT,),
+}
 
 
 def check_kind(architecture: MLP | ConvNet | ResNet | ViT | BERT, kind: Kind, *, param: str) -> None:
@@ -106,8 +117,14 @@ def check_kind(architecture: MLP | ConvNet | ResNet | ViT | BERT, kind: Kind, *,
 
 
 def check_image_shape(architecture: MLP | ConvNet | ResNet | ViT | BERT, shape: Sequence[int]) -> None:
-    """Raise InvalidSpec where images of this shape, (channels, height, width), are too small for the architecture."""
+    """Raise InvalidSpec where images of this shape, (channels, height, width), are too small for the architecture.
+
+    Recordings, (features, frames), are as long as their frames.
+    """
     side = min(shape[1:])
+    if len(shape) == 2:
+        _check_frames(architecture, side)
+        return
     if isinstance(architecture, ConvNet) and side < 2 ** len(architecture.channels):
         cure = f"give fewer channels, or image_size {2 ** len(architecture.channels)} or more"
         raise InvalidSpec(
@@ -124,6 +141,14 @@ def check_image_shape(architecture: MLP | ConvNet | ResNet | ViT | BERT, shape: 
         )
 
 
+def _check_frames(architecture: MLP | ConvNet | ResNet | ViT | BERT, frames: int) -> None:
+    if isinstance(architecture, ConvNet) and frames < 2 ** len(architecture.channels):
+        raise InvalidSpec(
+            f"a convnet of {len(architecture.channels)} convolutions has no use for {frames} frames: "
+            "give fewer channels"
+        )
+
+
 def build(
     architecture: MLP | ConvNet | ResNet | ViT | BERT,
     *,
@@ -134,10 +159,11 @@ def build(
 ) -> nn.Module:
     """A new classifier of these classes.
 
-    `shape`: (features,) of a table, (channels, height, width) of images; `vocabulary`: tokens, of text.
+    `shape`: (features,) of a table, (features, frames) of recordings, (channels, height, width) of images;
+    `vocabulary`: tokens, of text.
     Raises InvalidSpec where architecture and images do not fit.
     """
-    if len(shape) == 3:
+    if len(shape) > 1:
         check_image_shape(architecture, shape)
     labels: Labels = {
         "id2label": dict(enumerate(class_names)),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from core.data.profile import Kind
+from core.data.recordings import Hearing
 from core.networks.architectures import BERT, Architecture, build
 from core.networks.classifier import Classifier, Scaling
 from core.networks.standardization import Standardization, moments
@@ -22,17 +23,19 @@ def build_classifier(
     kind: Kind,
     class_names: tuple[str, ...],
     columns: tuple[str, ...] = (),
+    hearing: Hearing | None = None,
     tokenizer: Any = None,
 ) -> Classifier:
     """A classifier with fresh weights, and all that it takes from its training examples without their classes.
 
-    `tokenizer`: for texts, one to share; none: a vocabulary is learned from the texts.
+    `hearing`: how waves became the frames that are examples. `tokenizer`: for texts, one to share; none: a vocabulary
+    is learned from the texts.
     """
     if isinstance(examples, torch.Tensor):
         shape = tuple(examples.shape[1:])
         network = build(architecture, class_names=class_names, shape=shape)
         scaling = standardize(network, examples)
-        return Classifier(network, kind, class_names, shape=shape, scaling=scaling, columns=columns)
+        return Classifier(network, kind, class_names, shape=shape, scaling=scaling, columns=columns, hearing=hearing)
     assert isinstance(architecture, BERT)  # noqa: S101 - check_kind has seen to it
     if tokenizer is None:
         tokenizer = train_word_pieces(examples, size=architecture.vocabulary, max_length=architecture.max_length)

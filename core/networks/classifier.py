@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from torch import nn
 from torch.nn import functional
 
 from core.data.profile import Kind
+from core.data.recordings import Hearing
 from core.errors import InvalidData
+from core.networks.hearing import WaveInputs
 from core.networks.saving import save_network
 from core.networks.token_ids import TokenIds, encode
 
 Batch = torch.Tensor | Mapping[str, torch.Tensor]
-Examples = torch.Tensor | TokenIds
+Examples = torch.Tensor | TokenIds | WaveInputs
 GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow has it
 HEADS = ("head", "classifier", "score")
 
@@ -35,8 +37,9 @@ class Scaling:
 class Classifier:
     """A network, the classes it names, and how it reads examples.
 
-    `shape`: (features,) or (channels, height, width), None for text. `scaling`: for images of transformers models; our
-    own networks standardise inside. `columns`: names of a table's features, where they are known.
+    `shape`: (features,), (features, frames) or (channels, height, width), None for text and waves. `scaling`: for
+    images of transformers models; our own networks standardise inside. `columns`: names of a table's features, where
+    they are known. `hearing`: how waves become frames. `extractor`: what transformers models hear waves with.
     """
 
     network: nn.Module
@@ -47,6 +50,8 @@ class Classifier:
     tokenizer: Any = None
     max_length: int = 0
     columns: tuple[str, ...] = ()
+    hearing: Hearing | None = None
+    extractor: Any = None
 
     @property
     def is_ours(self) -> bool:
@@ -62,14 +67,16 @@ class Classifier:
                 return found
         raise InvalidData(f"{type(self.network).__name__} has no part called {', '.join(HEADS)}", param="model")
 
-    def prepare(self, examples: torch.Tensor | Sequence[str]) -> Examples:
+    def prepare(self, examples: torch.Tensor | Sequence[Any]) -> Examples:
         """All examples in the form that batches are taken from: texts become tokens, tensors stay as they are."""
         if isinstance(examples, torch.Tensor):
             return examples
+        if self.extractor is not None:
+            return WaveInputs(examples, self.extractor, self.network)
         return encode(examples, self.tokenizer, max_length=self.max_length)
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits [rows, classes] of uint8 pixels [rows, channels, height, width], features [rows, n], or tokens."""
+        """Logits [rows, classes] of uint8 pixels [rows, channels, height, width], features, frames, or tokens."""
         answer = self.network(**self._arguments(batch))
         logits: torch.Tensor = answer if isinstance(answer, torch.Tensor) else answer.logits
         return logits
@@ -89,7 +96,7 @@ class Classifier:
         if not isinstance(batch, torch.Tensor):
             return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         x = batch.to(device, non_blocking=True)
-        if self.kind is Kind.TABLE:
+        if self.kind is not Kind.IMAGES:
             return {"x": x}
         x = self._fitted(x.float() / 255 if x.dtype == torch.uint8 else x)
         if self.scaling is None:
@@ -134,13 +141,16 @@ class Classifier:
         names = {"id2label": dict(enumerate(self.class_names)), "label2id": _numbers(self.class_names)}
         if self.is_ours:
             columns = {"columns": list(self.columns)} if self.columns else {}
-            save_network(self.network, folder, **names, **columns)
+            hearing = {"hearing": asdict(self.hearing)} if self.hearing is not None else {}
+            save_network(self.network, folder, **names, **columns, **hearing)
             return
         for name, value in names.items():
             setattr(self.network.config, name, value)
         self.network.save_pretrained(folder)  # type: ignore[operator]
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
+        if self.extractor is not None:
+            self.extractor.save_pretrained(folder)
         if self.scaling is not None and self.shape is not None:
             _write_preprocessor(folder / "preprocessor_config.json", self.scaling, self.shape)
 

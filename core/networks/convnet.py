@@ -1,4 +1,4 @@
-"""A plain convolutional classifier of small images."""
+"""A plain convolutional classifier of small images, and of recordings as frames."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from torch import nn
 from core.networks.saving import network
 from core.networks.standardization import Standardization
 
+_LAYERS = {
+    2: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d),
+    3: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
+}
+
 
 @network("convnet")
 class ConvolutionalNetwork(nn.Module):
@@ -17,7 +22,8 @@ class ConvolutionalNetwork(nn.Module):
 
     `shape`: (channels, height, width) of images with pixels in [0, 1]; standardised inside. `channels`: of each
     convolution; the smaller side must be at least 2 ** len(channels). What remains is averaged over height and width in
-    four quarters, so that the head knows roughly where things are.
+    four quarters, so that the head knows roughly where things are. Of recordings, (features, frames), the features are
+    the channels; the convolutions go along the frames, and two halves remain.
     """
 
     def __init__(self, shape: Sequence[int], classes: int, *, channels: Sequence[int], dropout: float = 0.0) -> None:
@@ -25,12 +31,13 @@ class ConvolutionalNetwork(nn.Module):
         self.config = {"shape": list(shape), "classes": classes, "channels": list(channels), "dropout": dropout}
         self.shape = tuple(shape)
         self.standardization = Standardization(self.shape)
+        convolution, normalisation, pool, average = _LAYERS[len(shape)]
         layers: list[nn.Module] = []
         for count, following in zip([shape[0], *channels], channels, strict=False):
-            layers += [nn.Conv2d(count, following, 3, padding=1, bias=False), nn.BatchNorm2d(following), nn.ReLU()]
-            layers += [nn.MaxPool2d(2)]
-        self.encoder = nn.Sequential(*layers[:-1], nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(dropout))
-        self.head = nn.Linear(4 * channels[-1], classes)
+            layers += [convolution(count, following, 3, padding=1, bias=False), normalisation(following), nn.ReLU()]
+            layers += [pool(2)]
+        self.encoder = nn.Sequential(*layers[:-1], average(2), nn.Flatten(), nn.Dropout(dropout))
+        self.head = nn.Linear(2 ** (len(shape) - 1) * channels[-1], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [rows, classes] of `x` [rows, *shape]."""

@@ -12,8 +12,10 @@ import transformers
 from torch import nn
 
 from core.data.profile import Kind
+from core.data.recordings import Hearing
 from core.errors import InvalidData
 from core.networks.classifier import Classifier, Scaling
+from core.networks.hearing import open_extractor
 from core.networks.loading import read_config
 from core.networks.pretrained import open_config, open_pretrained, open_tokenizer
 from core.networks.saving import is_network_config, load_network
@@ -22,7 +24,9 @@ DEFAULT_SIZE = 224
 AUTO_CLASSES = {
     Kind.IMAGES: ("AutoModelForImageClassification", "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING"),
     Kind.TEXT: ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
+    Kind.AUDIO: ("AutoModelForAudioClassification", "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING"),
 }
+KINDS = {1: Kind.TABLE, 2: Kind.AUDIO, 3: Kind.IMAGES}  # of our own classifiers, by the dimensions of an example
 
 
 class Opened(NamedTuple):
@@ -37,7 +41,7 @@ def open_classifier(folder: Path, *, param: str) -> Classifier:
     config = read_config(folder)
     if is_network_config(config):
         return _open_ours(folder, config, param=param)
-    kind = next((kind for kind in AUTO_CLASSES if str(config.get("architectures", "")).find(_task_of(kind)) >= 0), None)
+    kind = next((kind for kind in AUTO_CLASSES if _is_classifier_of(kind, config)), None)
     if kind is None:
         raise InvalidData(
             f"the model is no classifier (architectures: {config.get('architectures')}): name one that a job of method "
@@ -50,8 +54,15 @@ def open_classifier(folder: Path, *, param: str) -> Classifier:
     return opened.classifier
 
 
-def _task_of(kind: Kind) -> str:
-    return AUTO_CLASSES[kind][0].removeprefix("AutoModel")
+def _is_classifier_of(kind: Kind, config: Mapping[str, Any]) -> bool:
+    """Whether a transformers model with this config.json has a head for the classes of such data.
+
+    The classifiers of waves are called ForSequenceClassification too.
+    """
+    names = getattr(transformers.models.auto.modeling_auto, f"{AUTO_CLASSES[kind][1]}_NAMES")
+    found = names.get(config.get("model_type"), ())
+    heads = {found} if isinstance(found, str) else set(found)
+    return not heads.isdisjoint(config.get("architectures") or ())
 
 
 def open_base(folder: Path, kind: Kind, *, class_names: Sequence[str], param: str) -> Opened:
@@ -96,8 +107,9 @@ def _open_ours(folder: Path, config: Mapping[str, Any], *, param: str) -> Classi
         )
     network = load_network(folder)
     shape = tuple(network.shape)  # type: ignore[arg-type]  # our classifiers have it
-    kind = Kind.IMAGES if len(shape) == 3 else Kind.TABLE
-    return Classifier(network, kind, _names(labels), shape=shape, columns=tuple(config.get("columns", ())))
+    hearing = Hearing(**config["hearing"]) if config.get("hearing") else None
+    columns = tuple(config.get("columns", ()))
+    return Classifier(network, KINDS[len(shape)], _names(labels), shape=shape, columns=columns, hearing=hearing)
 
 
 def _names(labels: Mapping[Any, str]) -> tuple[str, ...]:
@@ -111,13 +123,13 @@ def open_transformer(folder: Path, kind: Kind, *, class_names: tuple[str, ...] |
     """
     config = _read_transformers_config(folder, kind, param=param)
     if class_names is not None:
-        is_same = class_names == _names(config.id2label) and _task_of(kind) in str(config.architectures)
+        is_same = class_names == _names(config.id2label) and _is_classifier_of(kind, config.to_dict())
         config.problem_type = "single_label_classification"
         config.id2label = dict(enumerate(class_names))
         config.label2id = {name: number for number, name in enumerate(class_names)}
     network, new = open_pretrained(folder, AUTO_CLASSES[kind][0], param=param, config=config)
     found = Classifier(network, kind, _names(config.id2label))
-    found = _reading_text(found, folder, param) if kind is Kind.TEXT else _reading_images(found, folder, param)
+    found = READERS[kind](found, folder, param)
     if class_names is not None and not is_same:
         new |= _fresh_head(found)
     return Opened(found, new)
@@ -128,7 +140,7 @@ def _read_transformers_config(folder: Path, kind: Kind, *, param: str) -> Any:
     if kind not in AUTO_CLASSES or type(config) not in getattr(transformers, AUTO_CLASSES[kind][1]):
         raise InvalidData(
             f"a model of type '{config.model_type}' cannot learn to classify {kind.value}: name a base for that kind "
-            "of data (BERT and its like for text, ViT or ResNet for images, mlp for tables)",
+            "of data (BERT and its like for text, ViT or ResNet for images, Wav2Vec2 for recordings, mlp for tables)",
             param=param,
         )
     return config
@@ -153,6 +165,13 @@ def _reading_text(classifier: Classifier, folder: Path, param: str) -> Classifie
 def _reading_images(classifier: Classifier, folder: Path, param: str) -> Classifier:
     shape, scaling = _image_format(folder, classifier.network.config.to_dict(), param)  # type: ignore[union-attr,operator]
     return replace(classifier, shape=shape, scaling=scaling)
+
+
+def _reading_waves(classifier: Classifier, folder: Path, param: str) -> Classifier:
+    return replace(classifier, extractor=open_extractor(folder, param=param))
+
+
+READERS = {Kind.TEXT: _reading_text, Kind.IMAGES: _reading_images, Kind.AUDIO: _reading_waves}
 
 
 def image_shape(folder: Path, *, param: str) -> tuple[int, int, int]:

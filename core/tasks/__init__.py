@@ -14,6 +14,7 @@ TASKS: Mapping[str, TaskType] = {
     "image_classification": classification.IMAGES,
     "text_classification": classification.TEXTS,
     "table_classification": classification.TABLES,
+    "audio_classification": classification.SOUNDS,
 }
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.reads))
 

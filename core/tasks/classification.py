@@ -1,4 +1,4 @@
-"""Naming the class of an image, a text or a row of a table."""
+"""Naming the class of an image, a text, a recording or a row of a table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from core.data.profile import Kind, Profile
-from core.errors import InvalidSpec
+from core.data.recordings import Hearing
+from core.errors import InvalidData, InvalidSpec
 from core.networks.adapting import HeadOnly, has_fixed_features
 from core.networks.building import standardize
 from core.networks.classifier import Classifier
+from core.networks.hearing import Ears, ears_of
 from core.networks.opening import Opened, image_shape, open_base, reinitialized
 from core.tasks.task import TaskType, TuningSpec
 from core.training.augmentation import augment
@@ -27,7 +29,7 @@ from core.training.classification import (
     write_results,
 )
 from core.training.devices import autocast
-from core.training.labelled import ImageSize, Labelled, check_labelled, read_training_data
+from core.training.labelled import ImageSize, Labelled, Sound, check_labelled, read_training_data
 from core.training.run import Run
 
 
@@ -108,11 +110,13 @@ def _of_features(head: HeadOnly, data: Prepared) -> Prepared:
 
 def open_task(spec: TuningSpec, run: Run) -> ClassificationTask:
     """The base with a head for the classes of the data."""
-    images = ImageSize()
+    images, sound = ImageSize(), Sound()
     if spec.task == "image_classification":
         channels, height, width = image_shape(run.inputs["base"], param="base")
         images = ImageSize((height, width), channels if channels in (1, 3) else None)
-    training, validation = read_training_data(spec, run, images=images)
+    elif spec.task == "audio_classification":
+        sound = _sound_for(ears_of(run.inputs["base"], param="base"), spec)
+    training, validation = read_training_data(spec, run, images=images, sound=sound)
     opened = _open_classifier(spec, training, run)
     classifier = opened.classifier
     return ClassificationTask(
@@ -126,10 +130,21 @@ def open_task(spec: TuningSpec, run: Run) -> ClassificationTask:
     )
 
 
+def _sound_for(ears: Ears, spec: TuningSpec) -> Sound:
+    """How recordings are read for a base with such ears."""
+    if ears.rate is not None:
+        return Sound(rate=ears.rate)
+    if spec.max_seconds is not None:
+        raise InvalidSpec(f"max_seconds would have no effect: the base hears {ears.frames} frames", param="max_seconds")
+    return Sound(hearing=ears.hearing or Hearing(), frames=ears.frames)
+
+
 def _open_classifier(spec: TuningSpec, training: Labelled, run: Run) -> Opened:
     classifier, new = open_base(run.inputs["base"], training.kind, class_names=training.class_names, param="base")
     if training.kind is Kind.TABLE and isinstance(training.examples, torch.Tensor):
         classifier.check_columns(training.examples.shape[1], training.columns)
+    if training.kind is Kind.AUDIO and isinstance(training.examples, torch.Tensor):
+        _check_frames(classifier, training)
     if spec.max_length is not None:
         classifier = replace(classifier, max_length=shortened(spec.max_length, classifier.max_length))
     if spec.reinitialize:
@@ -137,6 +152,16 @@ def _open_classifier(spec: TuningSpec, training: Labelled, run: Run) -> Opened:
         if isinstance(training.examples, torch.Tensor):
             standardize(classifier.network, training.examples)
     return Opened(classifier.on(run.device), new)
+
+
+def _check_frames(classifier: Classifier, training: Labelled) -> None:
+    """Raise InvalidData where the base learned from frames of another make."""
+    assert isinstance(training.examples, torch.Tensor) and classifier.shape is not None  # noqa: S101, PT018 - frames
+    if classifier.hearing != training.hearing or training.examples.shape[1] != classifier.shape[0]:
+        wanted = "recordings" if classifier.hearing else f"an .npz of frames with {classifier.shape[0]} numbers"
+        raise InvalidData(
+            f"the base learned from {wanted}, and the data set holds others: send the same", param="dataset"
+        )
 
 
 def shortened(wanted: int, limit: int) -> int:
@@ -154,3 +179,4 @@ def check(spec: TuningSpec, profile: Profile) -> None:
 IMAGES = TaskType(reads=(Kind.IMAGES,), check=check, open=open_task)
 TEXTS = TaskType(reads=(Kind.TEXT,), check=check, open=open_task)
 TABLES = TaskType(reads=(Kind.TABLE,), check=check, open=open_task)
+SOUNDS = TaskType(reads=(Kind.AUDIO,), check=check, open=open_task)

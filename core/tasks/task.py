@@ -14,14 +14,15 @@ from core.training.labelled import LabelledSpec
 from core.training.lesson import Lesson
 from core.training.run import Run
 
-TaskName = Literal["image_classification", "text_classification", "table_classification"]
+TaskName = Literal["image_classification", "text_classification", "table_classification", "audio_classification"]
 
-CLASSIFICATION = ("image_classification", "text_classification", "table_classification")
+CLASSIFICATION = ("image_classification", "text_classification", "table_classification", "audio_classification")
 # The tasks for which a setting means something; for all others it is refused.
 TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "text": ("text_classification",),
     "label": ("text_classification", "table_classification"),
     "max_length": ("text_classification",),
+    "max_seconds": ("audio_classification",),
     "jitter": ("image_classification",),
     "horizontal_flip": ("image_classification",),
     "label_smoothing": CLASSIFICATION,

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field
 
 from core.data.images import read_images
 from core.data.profile import Kind, Profile
-from core.data.sources import PictureSource, PixelSource, TableSource, TextSource, open_source
+from core.data.recordings import Hearing, read_frames, read_waves
+from core.data.sources import (
+    AudioSource,
+    FrameSource,
+    PictureSource,
+    PixelSource,
+    TableSource,
+    TextSource,
+    open_source,
+)
 from core.data.tables import read_table
 from core.data.text import read_documents, read_labelled_text
 from core.errors import InvalidData, InvalidSpec
@@ -23,6 +32,7 @@ from core.training.run import Run
 Batch = torch.Tensor | Mapping[str, torch.Tensor]  # of texts: what their tokenizer gives
 AnyBatch = TypeVar("AnyBatch", torch.Tensor, Mapping[str, torch.Tensor], Batch)
 KINDS = (Kind.TABLE, Kind.IMAGES, Kind.TEXT)
+MAX_SECONDS = 10.0
 
 
 class LabelledSpec(TrainingSpec):
@@ -37,16 +47,23 @@ class LabelledSpec(TrainingSpec):
     jitter: int = Field(0, ge=0, le=64, description="Pixels by which training images are shifted at most, at random.")
     horizontal_flip: bool = Field(False, description="Mirror half of the training images, chosen anew in each epoch.")
 
+    max_seconds: float | None = Field(
+        None, gt=0, le=3600, description="Seconds of a recording that are heard; none: 10."
+    )
+
 
 @dataclass(frozen=True)
 class Labelled:
     """Examples in memory and the class of each, if known."""
 
     kind: Kind
-    examples: torch.Tensor | Sequence[str]  # float32 [n, columns], uint8 [n, channels, height, width], or texts
+    # float32 [n, columns] or [n, features, frames], uint8 [n, channels, height, width], texts, or waves
+    examples: torch.Tensor | Sequence[Any]
     labels: torch.Tensor | None  # [n] int64, an index into class_names
     class_names: tuple[str, ...]
     columns: tuple[str, ...] = ()
+    hearing: Hearing | None = None  # how waves became frames
+    cut: int = 0  # recordings that are longer than what is heard
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -83,11 +100,21 @@ class ImageSize:
     channels: int | None = None
 
 
+@dataclass(frozen=True)
+class Sound:
+    """How recordings are read: as waves at `rate`, or, where it is None, as `frames`, None where the data decides."""
+
+    rate: int | None = None
+    hearing: Hearing = field(default_factory=Hearing)
+    frames: int | None = None
+
+
 def read_training_data(
     spec: LabelledSpec,
     run: Run,
     *,
     images: ImageSize | None = None,
+    sound: Sound | None = None,
     class_names: Sequence[str] | None = None,
     needs_labels: bool = True,
 ) -> tuple[Labelled, Labelled | None]:
@@ -95,8 +122,10 @@ def read_training_data(
 
     `class_names`: the classes that labels must be of; none: those of the data set.
     """
-    images = images or ImageSize()
-    training = read_labelled(run.dataset, spec, images, param="dataset", needs_labels=needs_labels)
+    images, sound = images or ImageSize(), sound or Sound()
+    training = read_labelled(run.dataset, spec, images, sound, param="dataset", needs_labels=needs_labels)
+    if training.cut:
+        run.message(f"{training.cut:,} of {len(training):,} recordings are longer than what is heard of them", "warn")
     if class_names is not None:
         training = training.with_classes(class_names, param="dataset", needs_labels=needs_labels)
     if needs_labels:
@@ -111,12 +140,18 @@ def read_training_data(
     if training.kind is Kind.IMAGES and isinstance(training.examples, torch.Tensor):
         _, channels, height, width = training.examples.shape
         images = ImageSize((height, width) if images.size is not None else None, channels)
-    validation = read_labelled(run.inputs["validation"], spec, images, param="validation", needs_labels=needs_labels)
+    if training.kind is Kind.AUDIO and isinstance(training.examples, torch.Tensor):
+        sound = replace(sound, frames=training.examples.shape[2])
+    validation = read_labelled(
+        run.inputs["validation"], spec, images, sound, param="validation", needs_labels=needs_labels
+    )
     _check_alike(training, validation)
     return training, validation.with_classes(training.class_names, param="validation", needs_labels=needs_labels)
 
 
-def read_labelled(path: Path, spec: LabelledSpec, images: ImageSize, *, param: str, needs_labels: bool) -> Labelled:
+def read_labelled(
+    path: Path, spec: LabelledSpec, images: ImageSize, sound: Sound, *, param: str, needs_labels: bool
+) -> Labelled:
     """The data set at `path`, whatever its kind; raises InvalidData where labels are needed and there are none."""
     source = open_source(path, text=spec.text, label=spec.label)
     match source:
@@ -126,16 +161,26 @@ def read_labelled(path: Path, spec: LabelledSpec, images: ImageSize, *, param: s
         case PictureSource() | PixelSource():
             read = read_images(path, size=images.size, channels=images.channels)
             found = Labelled(Kind.IMAGES, read.pixels, read.labels, read.class_names)
+        case AudioSource() | FrameSource():
+            found = _read_sound(path, sound, max_seconds=spec.max_seconds or MAX_SECONDS)
         case TextSource() if source.label is None and not needs_labels:
             found = Labelled(Kind.TEXT, tuple(read_documents(path)), None, ())
         case TextSource():
             texts = read_labelled_text(path, text=spec.text, label=spec.label)
             found = Labelled(Kind.TEXT, texts.texts, texts.labels, texts.class_names)
         case _:
-            raise InvalidData("a classifier learns from tables, images or texts", param=param)
+            raise InvalidData("a classifier learns from tables, images, recordings or texts", param=param)
     if needs_labels and found.labels is None:
         raise InvalidData(unlabelled(found.kind), param=param)
     return found
+
+
+def _read_sound(path: Path, sound: Sound, *, max_seconds: float) -> Labelled:
+    if sound.rate is not None:
+        waves = read_waves(path, rate=sound.rate, max_seconds=max_seconds)
+        return Labelled(Kind.AUDIO, waves.waves, waves.labels, waves.class_names, cut=waves.cut)
+    read = read_frames(path, hearing=sound.hearing, max_seconds=max_seconds, frames=sound.frames)
+    return Labelled(Kind.AUDIO, read.frames, read.labels, read.class_names, hearing=read.hearing, cut=read.cut)
 
 
 def unlabelled(kind: Kind) -> str:
@@ -143,6 +188,7 @@ def unlabelled(kind: Kind) -> str:
     cure = {
         Kind.TABLE: "add a column called label, or name yours in the setting label",
         Kind.IMAGES: "put the images into a folder for each class, or send an .npz with x and y",
+        Kind.AUDIO: "put the recordings into a folder for each class, or send an .npz with x, lengths and y",
         Kind.TEXT: "send JSON Lines or CSV with text and label, or name your columns in the settings text and label",
     }
     return f"the examples have no classes to learn: {cure[kind]}"
@@ -189,8 +235,10 @@ def check_labelled(spec: LabelledSpec, profile: Profile, *, needs_labels: bool =
                 raise InvalidSpec(f"{name} is for images, and the data set holds {profile.kind.value}", param=name)
     if profile.kind is not Kind.TEXT and spec.text is not None:
         raise InvalidSpec(f"text is for texts, and the data set holds {profile.kind.value}", param="text")
-    if profile.kind is Kind.IMAGES and spec.label is not None:
-        raise InvalidSpec("label names a column, and the classes of images are their folders", param="label")
+    if profile.kind in (Kind.IMAGES, Kind.AUDIO) and spec.label is not None:
+        raise InvalidSpec(f"label names a column, and the classes of {profile.kind} are their folders", param="label")
+    if profile.kind is not Kind.AUDIO and spec.max_seconds is not None:
+        raise InvalidSpec(f"max_seconds is for recordings, and the data set holds {profile.kind}", param="max_seconds")
     if profile.examples == 0:
         raise InvalidData("the data set is empty", param="dataset")
     if spec.validation_fraction is not None and profile.examples < 2:
