@@ -21,11 +21,13 @@ from core.training.classification import (
     class_weights,
     cross_entropy,
     evaluate,
+    hardest_of,
     prepare,
     prepare_validation,
     write_results,
 )
 from core.training.devices import autocast
+from core.training.hardest import ExampleLosses, write_hardest
 from core.training.labelled import KINDS, ImageSize, Labelled, LabelledSpec, check_labelled, read_training_data
 from core.training.learning import Learning
 from core.training.run import Run
@@ -91,21 +93,27 @@ def train(spec: ClassificationSpec, run: Run) -> Mapping[str, float]:
     weights = class_weights(spec.class_weights, training).to(run.device)
     batches = Batches.of(len(training), spec)
     learning = Learning(classifier.network, spec, run, total=len(batches))
+    example_losses = ExampleLosses(len(training), run.device)
+    run.track(example_losses=example_losses)
 
-    def loss_of(part: tuple[Any, torch.Tensor]) -> torch.Tensor:
-        x, truth = part
+    def loss_of(part: tuple[Any, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        x, truth, rows = part
         with autocast(spec.precision, run.device):
             logits = classifier.logits(x)
-        return cross_entropy(logits.float(), truth, smoothing=spec.label_smoothing, weights=weights).sum()
+        losses = cross_entropy(logits.float(), truth, smoothing=spec.label_smoothing, weights=weights)
+        example_losses.note(rows, losses)
+        return losses.sum()
 
     for batch in run.steps(batches):
         classifier.network.train()
         drawn = augment(prepared.examples[batch.rows], spec, generator=run.generator)
-        run.log(loss=learning.descend((drawn, prepared.labels[batch.rows]), loss_of))
+        run.log(loss=learning.descend((drawn, prepared.labels[batch.rows], batch.rows), loss_of))
         if batch.is_epoch_end and held_out is not None:
             learning.validate(lambda: evaluate(classifier, held_out).metrics())
 
     learning.finish()
+    if hardest := hardest_of(classifier, prepared, example_losses):
+        write_hardest(hardest, training.numbers, training.examples, run.artifacts)
     return write_results(classifier, run, training=prepared, validation=held_out)
 
 

@@ -24,11 +24,13 @@ from core.training.classification import (
     class_weights,
     cross_entropy,
     evaluate,
+    hardest_of,
     prepare,
     prepare_validation,
     write_results,
 )
 from core.training.devices import autocast
+from core.training.hardest import ExampleLosses, write_hardest
 from core.training.labelled import ImageSize, Labelled, Sound, check_labelled, read_training_data
 from core.training.run import Run
 
@@ -44,7 +46,12 @@ class ClassificationTask:
     training: Prepared
     held_out: Prepared | None
     weights: torch.Tensor  # [classes] of each class in the loss
+    data: Labelled  # the training examples as they were read
     head_only: HeadOnly | None = None
+
+    def __post_init__(self) -> None:
+        self.example_losses = ExampleLosses(len(self.data), self.run.device)
+        self.run.track(example_losses=self.example_losses)
 
     @property
     def network(self) -> nn.Module:
@@ -79,15 +86,16 @@ class ClassificationTask:
             self.held_out = self.held_out and _of_features(self.head_only, self.held_out)
 
     def batch(self, rows: torch.Tensor, *, generator: torch.Generator) -> Any:
-        """Examples and their labels."""
-        return augment(self.training.examples[rows], self.spec, generator=generator), self.training.labels[rows]
+        """Examples, their labels, and which they are."""
+        return augment(self.training.examples[rows], self.spec, generator=generator), self.training.labels[rows], rows
 
     def loss_of(self, part: Any) -> torch.Tensor:
         """Weighted cross-entropy, summed."""
-        x, truth = part
+        x, truth, rows = part
         with autocast(self.spec.precision, self.run.device):
             logits = self.answering.logits(x)
         losses = cross_entropy(logits.float(), truth, smoothing=self.spec.label_smoothing, weights=self.weights)
+        self.example_losses.note(rows, losses)
         return losses.sum()
 
     def over(self, batch: Any) -> float:
@@ -99,7 +107,9 @@ class ClassificationTask:
         return None if self.held_out is None else evaluate(self.answering, self.held_out).metrics()
 
     def write_results(self) -> Mapping[str, float]:
-        """The classifier and its confusion matrix."""
+        """The classifier, its confusion matrix, and the examples that it learned worst."""
+        if hardest := hardest_of(self.answering, self.training, self.example_losses):
+            write_hardest(hardest, self.data.numbers, self.data.examples, self.run.artifacts)
         return write_results(self.answering, self.run, training=self.training, validation=self.held_out)
 
 
@@ -127,6 +137,7 @@ def open_task(spec: TuningSpec, run: Run) -> ClassificationTask:
         training=prepare(classifier, training, run),
         held_out=prepare_validation(classifier, validation, run),
         weights=class_weights(spec.class_weights, training).to(run.device),
+        data=training,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.training.hardest import LISTED, ExampleLosses, Hardest
 from core.training.labelled import Labelled
 from core.training.run import Run
 
@@ -130,6 +131,26 @@ def evaluate(classifier: Classifying, data: Prepared, *, rows: torch.Tensor | No
         total += float(functional.cross_entropy(logits, truth, reduction="sum"))
         confusion += torch.bincount(truth * classes + logits.argmax(1), minlength=classes * classes)
     return Evaluation(total / len(rows), confusion.view(classes, classes))
+
+
+def hardest_of(
+    classifier: Classifying, data: Prepared, losses: ExampleLosses, *, count: int = LISTED
+) -> Hardest | None:
+    """The examples of the highest mean losses, and what is said of them; None where nothing was learned."""
+    rows, means = losses.hardest(count)
+    if not len(rows):
+        return None
+    classifier.network.eval()
+    with torch.no_grad():
+        blocks = [classifier.logits(data.examples[block]).float().cpu() for block in rows.split(EVALUATION_ROWS)]
+    logits, labels, names = torch.cat(blocks), data.labels[rows], classifier.class_names
+    return Hardest(
+        rows=rows,
+        losses=means,
+        labels=[names[label] for label in labels.tolist()],
+        predicted=[names[label] for label in logits.argmax(1).tolist()],
+        probabilities=logits.softmax(1).gather(1, labels[:, None])[:, 0].tolist(),
+    )
 
 
 def write_results(

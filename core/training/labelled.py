@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from core.data.text import read_documents, read_labelled_text
 from core.errors import InvalidData, InvalidSpec
 from core.spec import TrainingSpec
 from core.training.batches import split
+from core.training.leakage import count_shared
 from core.training.run import Run
 
 Batch = torch.Tensor | Mapping[str, torch.Tensor]  # of texts: what their tokenizer gives
@@ -64,15 +65,22 @@ class Labelled:
     columns: tuple[str, ...] = ()
     hearing: Hearing | None = None  # how waves became frames
     cut: int = 0  # recordings that are longer than what is heard
+    places: torch.Tensor | None = None  # [n] int64, where each stood in the data set; None: in this order
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def numbers(self) -> torch.Tensor:
+        """[n] int64: the place of each example in the data set as it was sent, from 0."""
+        return torch.arange(len(self)) if self.places is None else self.places
 
     def rows(self, rows: torch.Tensor) -> Labelled:
         """Only these rows."""
         examples = self.examples
         chosen = examples[rows] if isinstance(examples, torch.Tensor) else [examples[row] for row in rows.tolist()]
-        return replace(self, examples=chosen, labels=None if self.labels is None else self.labels[rows])
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, examples=chosen, labels=labels, places=self.numbers[rows])
 
     def with_classes(self, names: Sequence[str], *, param: str, needs_labels: bool = True) -> Labelled:
         """The same with labels that are indices into `names`.
@@ -134,7 +142,7 @@ def read_training_data(
         if len(training) < 2:
             raise InvalidData("one example cannot be split for validation", param="dataset")
         rows, held_out = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        return training.rows(rows), training.rows(held_out)
+        return warned(training.rows(rows), training.rows(held_out), run)
     if spec.validation is None:
         return training, None
     if training.kind is Kind.IMAGES and isinstance(training.examples, torch.Tensor):
@@ -146,7 +154,15 @@ def read_training_data(
         run.inputs["validation"], spec, images, sound, param="validation", needs_labels=needs_labels
     )
     _check_alike(training, validation)
-    return training, validation.with_classes(training.class_names, param="validation", needs_labels=needs_labels)
+    validation = validation.with_classes(training.class_names, param="validation", needs_labels=needs_labels)
+    return warned(training, validation, run)
+
+
+def warned(training: Labelled, validation: Labelled, run: Run) -> tuple[Labelled, Labelled]:
+    """The same two, after a word about what makes a validation say little, if there is something to be said."""
+    for warning in warnings_about(training, validation):
+        run.message(warning, "warn")
+    return training, validation
 
 
 def read_labelled(
@@ -202,6 +218,26 @@ def _check_classes(data: Labelled) -> None:
 def one_class(name: str, examples: int) -> str:
     """What to say of a data set with a single class."""
     return f"all {examples:,} examples are of class {name!r}; a classifier needs two or more"
+
+
+def warnings_about(training: Labelled, validation: Labelled) -> Iterator[str]:
+    """What makes a validation on these examples say less than it seems to."""
+    shared = count_shared(training.examples, validation.examples)
+    if shared:
+        yield (
+            f"{shared:,} of {len(validation):,} validation examples are in the training data too, exactly as they are: "
+            "what is measured on them is memory. Remove duplicates from the data set, or send another validation file."
+        )
+    if training.labels is None or validation.labels is None:
+        return
+    for labels, where in ((validation.labels, "validation"), (training.labels, "training")):
+        present = set(labels.unique().tolist())
+        missing = [name for number, name in enumerate(training.class_names) if number not in present]
+        if missing:
+            yield (
+                f"{len(missing)} of {len(training.class_names)} classes have no {where} example: {_listed(missing)}. "
+                "Send more examples of them, or a validation file with all classes."
+            )
 
 
 def _check_alike(training: Labelled, validation: Labelled) -> None:
