@@ -44,12 +44,15 @@ def _nodes_of_layer(layer: nn.Module) -> list[Node]:
             return [Node("Reshape", (torch.tensor([0, *layer.unflattened_size]),))]  # 0: as many as there are
         case nn.SiLU():
             return [Node("SiLU")]
+        case nn.BatchNorm2d():
+            moments = [moment for moment in (layer.running_mean, layer.running_var) if moment is not None]
+            return [Node("BatchNormalization", [*_weights(layer), *moments], {"epsilon": layer.eps})]
         case nn.ReLU() | nn.Sigmoid() | nn.Tanh():
             return [Node(type(layer).__name__.replace("ReLU", "Relu"))]
     raise TypeError(f"no ONNX operator is known for {type(layer).__name__}")
 
 
-def _weights(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> list[torch.Tensor]:
+def _weights(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d) -> list[torch.Tensor]:
     return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
 
 
@@ -62,18 +65,33 @@ class Stage:
     nodes: Sequence[Node]
 
 
-def write_graph(stages: Sequence[Stage], path: Path, *, shape: Sequence[int], source: str = "input") -> None:
-    """Write a float32 graph from the input `source` [rows, *shape] through all stages, one after the other."""
+def write_graph(
+    stages: Sequence[Stage],
+    path: Path,
+    *,
+    shape: Sequence[int],
+    source: str = "input",
+    appended: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a float32 graph from the input `source` [rows, *shape] through all stages, one after the other.
+
+    `appended`: tables [numbers, width] by the name of an int64 input [rows] each, which picks the row of its table that
+    is appended to the source.
+    """
     import onnx
     from onnx import helper
 
     nodes, weights, place = [], [], source
+    for name, table in (appended or {}).items():
+        start, place = place, f"{source}_and_{name}"
+        nodes += _appending(name, start, place)
+        weights += _constants(Node("Gather", [table]), name)
     for stage in stages:
         for index, node in enumerate(stage.nodes):
             start, place = place, stage.output if index == len(stage.nodes) - 1 else f"{stage.output}_{index}"
             nodes += _operators(node, start, place)
             weights += _constants(node, place)
-    inputs = [_value(source, shape)]
+    inputs = [_value(source, shape), *(_numbers(name) for name in appended or {})]
     outputs = [_value(stage.output, stage.shape) for stage in stages]
     graph = helper.make_graph(nodes, path.stem, inputs, outputs, weights)
     opset = [helper.make_opsetid("", OPSET)]
@@ -92,6 +110,16 @@ def _operators(node: Node, start: str, end: str) -> list[Any]:
     return [helper.make_node(node.operator, [start, *names], [end], **node.attributes)]
 
 
+def _appending(name: str, start: str, end: str) -> list[Any]:
+    from onnx import helper
+
+    row = f"{name}_row"
+    return [
+        helper.make_node("Gather", [f"{name}_weight_0", name], [row]),
+        helper.make_node("Concat", [start, row], [end], axis=1),
+    ]
+
+
 def _constants(node: Node, end: str) -> list[Any]:
     from onnx import numpy_helper
 
@@ -103,3 +131,9 @@ def _value(name: str, shape: Sequence[int]) -> Any:
     from onnx import TensorProto, helper
 
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", *shape])
+
+
+def _numbers(name: str) -> Any:
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(name, TensorProto.INT64, ["rows"])

@@ -17,9 +17,14 @@ def augment(batch: Batch, spec: LabelledSpec, *, generator: torch.Generator) -> 
     if spec.jitter:
         batch = shifted(batch, torch.randint(-spec.jitter, spec.jitter + 1, (len(batch), 2), generator=generator))
     if spec.horizontal_flip:
-        is_mirrored = torch.rand(len(batch), generator=generator) < 0.5
-        batch = torch.where(is_mirrored[:, None, None, None], batch.flip(3), batch)
+        batch = mirrored(batch, generator=generator)
     return batch
+
+
+def mirrored(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+    """The images [rows, channels, height, width], about half of them with left and right exchanged."""
+    is_mirrored = torch.rand(len(images), generator=generator) < 0.5
+    return torch.where(is_mirrored[:, None, None, None], images.flip(3), images)
 
 
 def shifted(images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:

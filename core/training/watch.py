@@ -9,6 +9,10 @@ MEMORY = 0.8  # of the running mean of the loss, a log
 RISE = 2.0  # times the lowest mean so far: from there on the loss is said to rise,
 LEAST_RISE = 0.2  # if it is also by this share of the first loss: what is nearly nothing may double
 LEAST_LOGS = 5  # before a rise is believed
+LOST = (
+    "The {name} is {value} at step {step}: the weights are lost from here on. Lower learning_rate, set "
+    "gradient_clip to 1, or take precision float32."
+)
 
 
 class Watch:
@@ -26,11 +30,7 @@ class Watch:
         if loss is None:
             return
         if not math.isfinite(loss):
-            yield from self._once(
-                "finite",
-                f"The loss is {loss} at step {step}: the weights are lost from here on. Lower learning_rate, set "
-                "gradient_clip to 1, or take precision float32.",
-            )
+            yield from self._once("finite", LOST.format(name="loss", value=loss, step=step))
             return
         self._logs += 1
         self._first = loss if self._logs == 1 else self._first
