@@ -126,6 +126,9 @@ def train_ours(
         def checkpoint(self, file: Any) -> None:
             """Nothing."""
 
+        def shown(self, sample: Any) -> None:
+            """Nothing."""
+
     spec = read_spec(
         {
             "method": "word2vec",
@@ -199,6 +202,7 @@ def held_out_loss(network: Any, architecture: str, learn: Path, held_out: Path) 
     from core.catalog import read_spec
     from core.data.vocabulary import Corpus, read_corpus
     from core.methods.word2vec import blocks_of, valid_loss
+    from core.networks.word_learning import Objective
 
     vocabulary = read_corpus(learn.open(encoding="utf-8"), min_count=5).vocabulary
     read = read_corpus(held_out.open(encoding="utf-8"))
@@ -211,7 +215,8 @@ def held_out_loss(network: Any, architecture: str, learn: Path, held_out: Path) 
     network.inputs, network.outputs = network.inputs[order], network.outputs[order]
     spec = read_spec({"method": "word2vec", "dataset": "file-imdb", "architecture": architecture})
     blocks = blocks_of(corpus, spec, epochs=1, device=torch.device("cpu"))
-    return valid_loss(network, blocks, spec)["valid_loss"]
+    objective = Objective(spec.architecture, window=spec.window, negative=spec.negative)
+    return valid_loss(network, blocks, objective)["valid_loss"]
 
 
 def main(who: str, architecture: str, epochs: str, seed: str, learn: str, held_out: str, out: str) -> None:

@@ -27,7 +27,7 @@ class Block(NamedTuple):
     centres: torch.Tensor  # [length] int64 words
     nearby: torch.Tensor  # [length + 2 * window] int64 words: the centres, and a window before and behind them
     weights: torch.Tensor  # [groups, size + 2 * window, size] of each place for each centre
-    noise: torch.Tensor  # [groups, negatives] int64 words, drawn by frequency ** 0.75
+    noise: torch.Tensor  # [groups, negatives] int64 words, drawn by frequency ** 0.75; negatives may be 0
     step: int
     epoch: int
     is_epoch_end: bool
@@ -46,7 +46,7 @@ class WordWindows(Sequence[Block]):
         corpus: Corpus,
         *,
         window: int,
-        negative: int,
+        negative: int | None,
         subsample: float | None,
         words: int,
         epochs: int,
@@ -69,7 +69,7 @@ class WordWindows(Sequence[Block]):
         self.total = self.per_epoch * epochs
         self.centres = min(words, -(-expected // self.per_epoch))  # in a block, about
         self.size = CENTRES * -(-2 * window // CENTRES)
-        self.negatives = max(SHARED_NOISE, negative)
+        self.negatives = 0 if negative is None else max(SHARED_NOISE, negative)
         self._distances = window_distances(self.size, window).to(device)
         self._is_other = (self._distances > 0).float()
         self._chance = (window + 1 - self._distances).div(window).clamp(min=0) * self._is_other
