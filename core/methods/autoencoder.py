@@ -1,50 +1,83 @@
-"""Autoencoders: plain, denoising and variational; dense or convolutional; of tables and images."""
+"""Autoencoders: plain, denoising, sparse, variational and masked; dense, convolutional or vision transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch.nn import functional
 
 from core.data.examples import write_images
-from core.data.images import read_images
 from core.data.profile import Kind, Profile
-from core.data.sources import TableSource, open_source
-from core.data.tables import read_table
 from core.errors import InvalidData, InvalidSpec
-from core.networks.autoencoder import Autoencoder, write_onnx
+from core.networks.architectures import Size
+from core.networks.autoencoder import (
+    Autoencoder,
+    check_code_size,
+    check_halving,
+    default_code_size,
+    default_sizes,
+    write_onnx,
+)
+from core.networks.classifier import Scaling
+from core.networks.masked_autoencoder import MaskedAutoencoder, MaskedViT, check_patches
 from core.networks.saving import save_network
+from core.networks.standardization import moments
 from core.registry import Example, method
 from core.spec import TrainingSpec, fill, refuse
-from core.training.batches import Batches, split
+from core.training.batches import Batches
 from core.training.devices import autocast
 from core.training.image_grid import write_grid
-from core.training.optimization import EarlyStopping, adamw, gradient_scaler, schedule, update
+from core.training.learning import Learning
+from core.training.parts import to_device
+from core.training.reconstruction import (
+    cross_entropy,
+    kl_divergence,
+    patch_loss,
+    patch_moments,
+    sparsity_divergence,
+    squared_error,
+    what_failed,
+)
 from core.training.run import Run
+from core.training.unlabelled import Unlabelled, as_inputs, read_unlabelled
 
-Size = Annotated[int, Field(ge=1, le=16_384)]
+Network = Autoencoder | MaskedAutoencoder
 EVALUATION_ROWS = 1000
-PICTURED = 16
-SAMPLES = 64
+PICTURED = 10
+SAMPLES = 60
+ACTIVE = 0.1  # from there on a sparse unit counts as active
+CAPTION = "As the network saw them, as it says them again, and, where it did not see all, as they are"
+
+# The settings that mean something for one variant only, and what they are where they are not given.
+SETTINGS_OF_VARIANT: Mapping[str, Mapping[str, Any]] = {
+    "denoising": {"noise": "masking", "noise_level": 0.3},
+    "sparse": {"sparsity_target": 0.05, "sparsity_weight": 1.0},
+    "variational": {"beta": 1.0},
+    "masked": {"mask_ratio": 0.75, "normalize_patches": False, "transformer": {}},
+}
 
 
 class AutoencoderSpec(TrainingSpec):
-    """Deep autoencoder: short codes from which a network says the data again; plain, denoising or variational."""
+    """Deep autoencoder: a network says the data in codes and again from these; plain, denoising, sparse, variational
+    or masked.
+    """
 
     method: Literal["autoencoder"] = Field("autoencoder", description="The training method.")
-    variant: Literal["plain", "denoising", "variational"] = Field(
-        "plain", description="Whether inputs are corrupted (denoising) or codes drawn from distributions (variational)."
+    variant: Literal["plain", "denoising", "sparse", "variational", "masked"] = Field(
+        "plain",
+        description="Whether inputs are corrupted (denoising), few code units may be active (sparse), codes are drawn "
+        "from distributions (variational), or most patches of an image are hidden (masked).",
     )
-    architecture: Literal["dense", "convolutional"] = Field(
-        "dense", description="Layers of the network; convolutional ones are for images."
+    architecture: Literal["dense", "convolutional", "vision_transformer"] = Field(
+        "dense", description="Layers of the network: convolutional for images; masked needs vision_transformer."
     )
     code_size: Size | None = Field(
-        None, description="Numbers in a code; none: 30, or half of the features where these are fewer than 60."
+        None,
+        description="Numbers in a code; none: 30, or half of the features where these are fewer than 60; sparse: 256, "
+        "or twice the features where these are fewer than 128.",
     )
     hidden_sizes: Annotated[list[Size], Field(max_length=16)] | None = Field(
         None, description="Widths of the dense encoder's layers, mirrored in the decoder; none: chosen for the data."
@@ -59,41 +92,63 @@ class AutoencoderSpec(TrainingSpec):
     noise_level: float | None = Field(
         None, gt=0, le=10, description="Fraction of the values that are masked, or deviation of the Gaussian noise."
     )
+    sparsity_target: float | None = Field(
+        None, gt=0, lt=1, description="Mean activation, between 0 and 1, to which each unit of a sparse code is drawn."
+    )
+    sparsity_weight: float | None = Field(
+        None, gt=0, le=1000, description="Weight of the divergence between the units' activations and their target."
+    )
     beta: float | None = Field(None, ge=0, le=1000, description="Weight of the variational codes' divergence.")
+    mask_ratio: float | None = Field(
+        None, gt=0, lt=1, description="Fraction of an image's patches that the masked variant hides."
+    )
+    normalize_patches: bool | None = Field(
+        None, description="Whether hidden patches are to be said at mean 0 and variance 1 each."
+    )
+    transformer: MaskedViT | None = Field(None, description="Sizes of the masked variant's vision transformer.")
     binarize: bool = Field(False, description="Draw pixels as black or white at each step, white by their brightness.")
     image_size: int | None = Field(
         None, ge=1, le=1024, description="Resize images to this many pixels a side; none: all are of one size."
     )
     epochs: int | None = Field(40, ge=1, le=100_000, description="Passes over the data set.")
-    learning_rate: float = Field(2e-3, gt=0, le=100, description="Size of a gradient step, at its peak.")
+    learning_rate: float = Field(2e-3, gt=0, le=100, description="Size of a gradient step, at its peak; masked: 0.001.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises.")
 
     @model_validator(mode="before")
     @classmethod
     def _settings_of_a_variant(cls, data: Any) -> Any:
-        data = fill(data, "noise", "masking", when=lambda given: given.get("variant") == "denoising")
-        data = fill(data, "noise_level", 0.3, when=lambda given: given.get("variant") == "denoising")
-        data = fill(data, "beta", 1.0, when=lambda given: given.get("variant") == "variational")
+        for variant, settings in SETTINGS_OF_VARIANT.items():
+            for name, default in settings.items():
+                data = fill(data, name, default, when=lambda given, v=variant: given.get("variant") == v)
+        data = fill(data, "architecture", "vision_transformer", when=lambda given: given.get("variant") == "masked")
+        data = fill(data, "learning_rate", 1e-3, when=lambda given: given.get("variant") == "masked")
         return fill(data, "channels", [32, 64], when=lambda given: given.get("architecture") == "convolutional")
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
-        if self.variant != "denoising":
-            refuse(self, "noise", "noise_level", because="only the denoising variant corrupts its inputs")
-        elif self.noise is None or self.noise_level is None:
-            raise ValueError("the denoising variant needs noise and noise_level")
+        for variant, settings in SETTINGS_OF_VARIANT.items():
+            if self.variant != variant:
+                refuse(self, *settings, because=f"it is for the {variant} variant")
+            elif missing := [name for name in settings if getattr(self, name) is None]:
+                raise ValueError(f"the {variant} variant needs {missing[0]}")
         if self.noise == "masking" and self.noise_level is not None and self.noise_level >= 1:
             raise ValueError("noise_level is the fraction of values masked: give less than 1")
-        if self.variant != "variational":
-            refuse(self, "beta", because="only the variational variant has a divergence to weigh")
-        elif self.beta is None:
-            raise ValueError("the variational variant needs beta")
-        if self.architecture == "dense":
-            refuse(self, "channels", because="the architecture is dense")
-        else:
+        return self
+
+    @model_validator(mode="after")
+    def _architecture_fits(self) -> Self:
+        if (self.variant == "masked") != (self.architecture == "vision_transformer"):
+            raise ValueError("architecture vision_transformer is for the masked variant, which can have no other")
+        if self.architecture != "convolutional":
+            refuse(self, "channels", because=f"the architecture is {self.architecture}")
+        elif self.channels is None:
+            raise ValueError("the convolutional architecture needs channels")
+        if self.architecture != "dense":
             refuse(self, "hidden_sizes", because="the architecture is convolutional; give channels")
-            if self.channels is None:
-                raise ValueError("the convolutional architecture needs channels")
+        if self.variant == "masked":
+            refuse(self, "code_size", "loss", because="the masked variant says patches, by their squared error")
+            if self.binarize:
+                raise ValueError("binarize would have no effect: the masked variant takes pixels as they are")
         return self
 
 
@@ -102,7 +157,7 @@ def check(spec: AutoencoderSpec, profile: Profile) -> None:
     if profile.kind is Kind.TABLE:
         for name, used in _image_settings(spec).items():
             if used:
-                raise InvalidSpec(f"{name} is for images, and the data set is a table", param=name)
+                raise InvalidSpec(f"{name} {getattr(spec, name)} is for images: the data set is a table", param=name)
     if profile.examples < 2:
         raise InvalidData("an autoencoder needs at least two examples", param="dataset")
     if profile.shape is not None:
@@ -114,6 +169,7 @@ def check(spec: AutoencoderSpec, profile: Profile) -> None:
 
 def _image_settings(spec: AutoencoderSpec) -> dict[str, bool]:
     return {
+        "variant": spec.variant == "masked",
         "architecture": spec.architecture == "convolutional",
         "loss": spec.loss == "cross_entropy",
         "binarize": spec.binarize,
@@ -122,19 +178,13 @@ def _image_settings(spec: AutoencoderSpec) -> dict[str, bool]:
 
 
 def _check_shape(spec: AutoencoderSpec, shape: tuple[int, ...]) -> None:
-    features = prod(shape)
-    if spec.variant == "plain" and code_size(spec, features=features) >= features:
-        raise InvalidSpec(
-            f"codes of {code_size(spec, features=features)} are no shorter than the features, which are {features}: "
-            "the network would just copy them",
-            param="code_size",
-        )
-    if spec.channels is not None and any(side % 2 ** len(spec.channels) for side in shape[1:]):
-        raise InvalidSpec(
-            f"{len(spec.channels)} convolutions halve an image {len(spec.channels)} times, which {shape[1]}x{shape[2]} "
-            f"pixels do not allow: set image_size to a multiple of {2 ** len(spec.channels)}, or fewer channels",
-            param="channels",
-        )
+    if spec.transformer is not None:
+        check_patches(spec.transformer, shape, mask_ratio=spec.mask_ratio or 0.0)
+        return
+    if spec.variant == "plain":
+        check_code_size(spec.code_size or default_code_size(prod(shape), is_sparse=False), features=prod(shape))
+    if spec.channels is not None:
+        check_halving(spec.channels, shape)
 
 
 class Draw(NamedTuple):
@@ -142,20 +192,13 @@ class Draw(NamedTuple):
 
     target: torch.Tensor  # [batch, *shape]
     source: torch.Tensor  # the target, or what noise left of it
-    code_noise: torch.Tensor  # [batch, code_size] normal for the variational variant, else [batch, 0]
-
-    def to(self, device: torch.device) -> Draw:
-        """The same on `device`."""
-        return Draw(*(tensor.to(device) for tensor in self))
-
-    def parts(self, count: int) -> Iterator[Draw]:
-        """The same, cut into `count` parts, or as many as there are examples."""
-        count = min(count, len(self.target))
-        return map(Draw, *(tensor.tensor_split(count) for tensor in self))
+    noise: torch.Tensor  # variational: [batch, code_size] normal; masked: [batch, patches] uniform; else [batch, 0]
 
 
-def draw(x: torch.Tensor, network: Autoencoder, spec: AutoencoderSpec, *, generator: torch.Generator) -> Draw:
+def draw(x: torch.Tensor, network: Network, spec: AutoencoderSpec, *, generator: torch.Generator) -> Draw:
     """Prepare a batch; drawn on the CPU, so that every device sees the same noise."""
+    if isinstance(network, MaskedAutoencoder):
+        return Draw(x, x, torch.rand(len(x), network.patch_count, generator=generator))
     if spec.binarize:
         x = torch.bernoulli(x, generator=generator)
     source = x
@@ -167,55 +210,48 @@ def draw(x: torch.Tensor, network: Autoencoder, spec: AutoencoderSpec, *, genera
     return Draw(x, source, torch.randn(len(x), width, generator=generator))
 
 
-def reconstruction_loss(decoded: torch.Tensor, target: torch.Tensor, spec: AutoencoderSpec) -> torch.Tensor:
-    """Summed over an example's features, [batch]. `decoded` are logits where the examples are images.
-
-    With distributions it must be a negative log-likelihood: of Bernoulli pixels, or of a unit-variance Gaussian.
-    """
-    is_image = target.dim() == 4
-    if is_image and spec.loss != "squared_error":
-        return functional.binary_cross_entropy_with_logits(decoded, target, reduction="none").flatten(1).sum(1)
-    squared = squared_error(decoded, target)
-    return squared / 2 if spec.variant == "variational" else squared
-
-
-def squared_error(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Squared differences summed over an example's features, [batch]."""
-    reconstruction = decoded.sigmoid() if target.dim() == 4 else decoded
-    return (reconstruction - target).square().flatten(1).sum(1)
-
-
-def kl_divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
-    """From N(mean, variance) to N(0, 1), summed over a code, [batch], in nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-
-
-def losses(network: Autoencoder, drawn: Draw, spec: AutoencoderSpec) -> dict[str, torch.Tensor]:
-    """Each example's `loss` and its parts, [batch], and what was `decoded`, [batch, *shape].
-
-    The variational loss is the negative evidence lower bound, by one draw of the codes.
-    """
+def losses(network: Network, drawn: Draw, spec: AutoencoderSpec) -> dict[str, torch.Tensor]:
+    """Each example's `loss`, [batch], the parts of it, and what was `decoded`, of which the network makes examples."""
+    if isinstance(network, MaskedAutoencoder):
+        return masked_losses(network, drawn, spec)
     with autocast(spec.precision, drawn.target.device):
         hidden = network.encoder(drawn.source)
-        codes = network.code(hidden)
+        codes = network.codes(hidden).float()
         if network.log_variance is not None:
-            mean, log_variance = codes.float(), network.log_variance(hidden).float()
-            codes = mean + drawn.code_noise * (log_variance / 2).exp()
-        decoded = network.decoder(codes)
-    decoded = decoded.float()
-    reconstruction = reconstruction_loss(decoded, drawn.target, spec)
-    if network.log_variance is None:
-        return {"loss": reconstruction, "decoded": decoded}
-    divergence = kl_divergence(mean, log_variance)
-    loss = reconstruction + (spec.beta or 0.0) * divergence
-    return {"loss": loss, "reconstruction_loss": reconstruction, "kl_divergence": divergence, "decoded": decoded}
+            mean, log_variance = codes, network.log_variance(hidden).float()
+            codes = mean + drawn.noise * (log_variance / 2).exp()
+        decoded = network.decoder(codes).float()
+    if network.is_image and spec.loss != "squared_error":
+        loss = cross_entropy(decoded, drawn.target)
+    else:  # as a likelihood, it is that of a Gaussian of unit variance
+        loss = squared_error(network.as_examples(decoded), drawn.target) / (2 if spec.variant == "variational" else 1)
+    found = {"loss": loss, "decoded": decoded}
+    if spec.beta is not None:  # the negative evidence lower bound, by one draw of the codes
+        divergence = kl_divergence(mean, log_variance)
+        found |= {"loss": loss + spec.beta * divergence, "reconstruction_loss": loss, "kl_divergence": divergence}
+    if spec.sparsity_target is not None and spec.sparsity_weight is not None:
+        penalty = spec.sparsity_weight * sparsity_divergence(codes, spec.sparsity_target)
+        found |= {"loss": loss + penalty, "reconstruction_loss": loss, "activation": codes.mean(1)}
+        found["active_fraction"] = (codes > ACTIVE).float().mean(1)
+    return found
+
+
+def masked_losses(network: MaskedAutoencoder, drawn: Draw, spec: AutoencoderSpec) -> dict[str, torch.Tensor]:
+    """The `loss` of the patches that were hidden; `decoded` are these as they were said, and the others as they are."""
+    with autocast(spec.precision, drawn.target.device):
+        predicted, hidden = network(drawn.source, drawn.noise)
+    predicted, patches = predicted.float(), network.patches(drawn.target)
+    mean, std = patch_moments(patches) if spec.normalize_patches else (0.0, 1.0)
+    loss = patch_loss(predicted, (patches - mean) / std, hidden)
+    return {"loss": loss, "decoded": torch.where(hidden[:, :, None] > 0, predicted * std + mean, patches)}
 
 
 @method(
     reads=(Kind.TABLE, Kind.IMAGES),
-    paper="Hinton & Salakhutdinov 2006, Reducing the dimensionality of data with neural networks; "
-    "denoising: Vincent et al. 2008; variational: Kingma & Welling 2014",
-    opens_with="safetensors, onnxruntime (model.onnx: codes and reconstructions; decoder.onnx)",
+    paper="Hinton & Salakhutdinov 2006, Reducing the dimensionality of data with neural networks; denoising: "
+    "Vincent et al. 2008; sparse: Ng 2011; variational: Kingma & Welling 2014; masked: He et al. 2022",
+    opens_with="safetensors, onnxruntime (model.onnx: codes and reconstructions; decoder.onnx); masked: transformers "
+    "(ViTMAEForPreTraining; AutoModel on encoder/, a ViTModel)",
     example=Example(
         spec={
             "method": "autoencoder",
@@ -232,91 +268,53 @@ def losses(network: Autoencoder, drawn: Draw, spec: AutoencoderSpec) -> dict[str
 )
 def train(spec: AutoencoderSpec, run: Run) -> Mapping[str, float]:
     """Descend the reconstruction's loss, batch by batch; see `losses` for what it is."""
-    data = read_data(spec, run)
+    data = read_unlabelled(spec, run, image_size=spec.image_size)
     network = build_network(data, spec).to(run.device)
     batches = Batches.of(len(data.training), spec)
-    optimizer = adamw(network.parameters(), spec)
-    learning_rate = schedule(optimizer, spec, total=len(batches))
-    scaler = gradient_scaler(spec, run.device)
-    stopping = EarlyStopping(network, patience=spec.early_stopping)
-    run.track(network=network, optimizer=optimizer, learning_rate=learning_rate, scaler=scaler, stopping=stopping)
+    learning = Learning(network, spec, run, total=len(batches))
 
     for batch in run.steps(batches):
-        drawn = draw(as_inputs(data.training[batch.rows]), network, spec, generator=run.generator).to(run.device)
-        loss = torch.zeros((), device=run.device)
-        for part in drawn.parts(spec.accumulate):
-            part_loss = losses(network, part, spec)["loss"].sum() / len(batch.rows)
-            scaler.scale(part_loss).backward()
-            loss += part_loss.detach()
-        update(optimizer, learning_rate, spec, scaler=scaler)
-        run.log(loss=loss)
-        if batch.is_epoch_end and data.validation is not None:
-            validation = evaluate(network, data.validation, spec)
-            run.report(**{f"valid_{name}": value for name, value in validation.items()})
-            if stopping.should_stop(validation["loss"]):
-                run.stop_early(f"{spec.early_stopping} epochs without a better validation loss")
+        network.train()
+        drawn = draw(as_inputs(data.training[batch.rows]), network, spec, generator=run.generator)
+        run.log(loss=learning.descend(drawn, lambda part: losses(network, part, spec)["loss"].sum()))
+        if batch.is_epoch_end:
+            learning.validate(lambda: evaluate(network, data.validation, spec))
+            if is_shown(batch.epoch) and data.is_images:
+                with learning.averaged():
+                    run.show("reconstructions", pictures(network, data.held_out, spec), caption=CAPTION)
 
-    stopping.restore_best()
-    write_artifacts(network.eval(), data, spec, run)
-    metrics = {f"train_{name}": value for name, value in evaluate(network, data.training, spec).items()}
-    if data.validation is not None:
-        metrics |= {f"valid_{name}": value for name, value in evaluate(network, data.validation, spec).items()}
+    learning.finish()
+    write_artifacts(network, data, spec, run)
+    found = {"train": evaluate(network, data.training, spec), "valid": evaluate(network, data.validation, spec)}
+    metrics = {f"{of}_{name}": value for of, values in found.items() for name, value in (values or {}).items()}
+    variance = float(as_inputs(data.training[:EVALUATION_ROWS]).var(0, correction=0).sum()) * (spec.mask_ratio or 1.0)
+    for warning in what_failed(metrics, variance=variance, sparsity_target=spec.sparsity_target):
+        run.message(warning, "warn")
     return metrics
 
 
-class Data(NamedTuple):
-    """What is learned from, and what the standardising of a table took off."""
-
-    training: torch.Tensor  # [examples, *shape]; images as uint8 pixels, tables as standardised float32
-    validation: torch.Tensor | None
-    mean: torch.Tensor | None  # [features], of tables
-    std: torch.Tensor | None
+def is_shown(epoch: int) -> bool:
+    """Whether to look at this epoch's reconstructions: the first, the second, the fourth, the eighth and so on."""
+    return (epoch + 1).bit_count() == 1
 
 
-def read_data(spec: AutoencoderSpec, run: Run) -> Data:
-    """The data set and what to validate on, a file or a fraction of it."""
-    training = read_examples(run.dataset, spec)
-    validation = read_examples(run.inputs["validation"], spec) if spec.validation is not None else None
-    if validation is not None and validation.shape[1:] != training.shape[1:]:
-        raise InvalidData(
-            f"validation examples have the shape {list(validation.shape[1:])}, those of the data set "
-            f"{list(training.shape[1:])}: they must be alike",
-            param="validation",
-        )
-    _check_shape(spec, tuple(training.shape[1:]))
-    if spec.validation_fraction is not None:
-        rows, held_out = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, validation = training[rows], training[held_out]
-    if training.dtype == torch.uint8:
-        return Data(training, validation, None, None)
-    std, mean = torch.std_mean(training.double(), dim=0, correction=0)
-    std = torch.where(std > 0, std, 1.0)
-    scaled = [None if part is None else ((part - mean) / std).float() for part in (training, validation)]
-    return Data(scaled[0], scaled[1], mean, std)  # type: ignore[arg-type]  # the first is never None
-
-
-def read_examples(path: Path, spec: AutoencoderSpec) -> torch.Tensor:
-    """Pixels [count, channels, height, width] uint8, or a table's features [count, features] float32."""
-    if isinstance(open_source(path), TableSource):
-        return read_table(path).features
-    return read_images(path, size=spec.image_size).pixels
-
-
-def as_inputs(examples: torch.Tensor) -> torch.Tensor:
-    """What the network takes: pixels in [0, 1], or standardised features."""
-    return examples.float() / 255 if examples.dtype == torch.uint8 else examples
-
-
-def build_network(data: Data, spec: AutoencoderSpec) -> Autoencoder:
-    """The network that the spec asks for, to fit the data."""
-    shape = tuple(data.training.shape[1:])
-    features = prod(shape)
+def build_network(data: Unlabelled, spec: AutoencoderSpec) -> Network:
+    """The network that the spec asks for, to fit the data; raises InvalidSpec where it cannot."""
+    _check_shape(spec, data.shape)
+    features, is_sparse = prod(data.shape), spec.variant == "sparse"
+    if spec.transformer is not None:
+        mean, std = moments(data.training)
+        scaling = Scaling(tuple(mean.tolist()), tuple(std.tolist()))
+        ratio = spec.mask_ratio or 0.0
+        return MaskedAutoencoder(data.shape, transformer=spec.transformer, mask_ratio=ratio, scaling=scaling)
+    sizes = spec.channels if spec.channels is not None else spec.hidden_sizes
     network = Autoencoder(
-        shape,
-        code_size=code_size(spec, features=features),
-        sizes=layer_sizes(spec, features=features, is_image=len(shape) == 3),
-        architecture=spec.architecture,
+        data.shape,
+        code_size=spec.code_size or default_code_size(features, is_sparse=is_sparse),
+        sizes=sizes if sizes is not None else default_sizes(features, is_image=data.is_images, is_sparse=is_sparse),
+        architecture="dense" if spec.channels is None else "convolutional",
         is_variational=spec.variant == "variational",
+        is_sparse=is_sparse,
     )
     if data.mean is not None and data.std is not None:
         network.mean.copy_(data.mean)
@@ -326,49 +324,51 @@ def build_network(data: Data, spec: AutoencoderSpec) -> Autoencoder:
     return network
 
 
-def code_size(spec: AutoencoderSpec, *, features: int) -> int:
-    """The spec's; else 30, or half of the features where these are fewer than 60."""
-    return spec.code_size or max(1, min(30, features // 2))
-
-
-def layer_sizes(spec: AutoencoderSpec, *, features: int, is_image: bool) -> list[int]:
-    """The spec's; else Hinton & Salakhutdinov's 1000-500-250 for images, and two layers that grow with a table."""
-    if spec.channels is not None:
-        return spec.channels
-    if spec.hidden_sizes is not None:
-        return spec.hidden_sizes
-    width = min(1000, max(64, 8 * features))
-    return [1000, 500, 250] if is_image else [width, width // 2]
-
-
 @torch.no_grad()
-def evaluate(network: Autoencoder, examples: torch.Tensor, spec: AutoencoderSpec) -> dict[str, float]:
-    """The mean loss, its parts and the squared error over examples; the noise is the same at each call."""
-    generator = torch.Generator().manual_seed(spec.seed + 1)
-    device = next(network.parameters()).device
+def evaluate(network: Network, examples: torch.Tensor | None, spec: AutoencoderSpec) -> dict[str, float] | None:
+    """The mean loss, its parts and the squared error over examples, if any; the noise is the same at each call."""
+    if examples is None:
+        return None
+    generator, device = torch.Generator().manual_seed(spec.seed + 1), device_of(network)
     sums: dict[str, torch.Tensor] = {}
     for rows in examples.split(EVALUATION_ROWS):
-        drawn = draw(as_inputs(rows), network, spec, generator=generator).to(device)
+        drawn = to_device(draw(as_inputs(rows), network, spec, generator=generator), device)
         found = losses(network, drawn, spec)
-        found["squared_error"] = squared_error(found.pop("decoded"), drawn.target)
+        found["squared_error"] = squared_error(network.as_examples(found.pop("decoded")), drawn.target)
         for name, values in found.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + values.double().sum()
     return {name: float(total) / len(examples) for name, total in sums.items()}
 
 
-def write_artifacts(network: Autoencoder, data: Data, spec: AutoencoderSpec, run: Run) -> None:
-    """Weights, configuration and ONNX; for images their reconstructions, and samples of a variational one."""
+@torch.no_grad()
+def pictures(network: Network, images: torch.Tensor, spec: AutoencoderSpec) -> torch.Tensor:
+    """A few images as the network saw them, then what it made of them, then as they are, where it saw less."""
+    generator = torch.Generator().manual_seed(spec.seed + 1)
+    network.eval()
+    drawn = draw(as_inputs(images[:PICTURED]), network, spec, generator=generator)
+    drawn = to_device(drawn, device_of(network))
+    made = network.as_examples(losses(network, drawn, spec)["decoded"])
+    if isinstance(network, MaskedAutoencoder):
+        return torch.cat([network.seen(drawn.source, drawn.noise), made, drawn.target])
+    return torch.cat([drawn.source, made, drawn.target] if spec.variant == "denoising" else [drawn.source, made])
+
+
+def device_of(network: Network) -> torch.device:
+    """Where its weights are."""
+    return next(network.parameters()).device
+
+
+def write_artifacts(network: Network, data: Unlabelled, spec: AutoencoderSpec, run: Run) -> None:
+    """The network as the libraries open it; for images their reconstructions, and samples of a variational one."""
+    if data.is_images:
+        columns = min(PICTURED, len(data.held_out))
+        write_grid(pictures(network, data.held_out, spec), run.artifacts / "reconstructions.png", columns=columns)
+    if isinstance(network, MaskedAutoencoder):
+        network.save(run.artifacts)
+        return
     save_network(network, run.artifacts)
     write_onnx(network, run.artifacts)
-    if not network.is_image:
-        return
-    examples = data.training if data.validation is None else data.validation
-    generator = torch.Generator().manual_seed(spec.seed + 1)
-    with torch.no_grad():
-        drawn = draw(as_inputs(examples[:PICTURED]), network, spec, generator=generator).to(run.device)
-        rows = [drawn.source, losses(network, drawn, spec)["decoded"].sigmoid()]
-        rows += [drawn.target] if spec.variant == "denoising" else []
-        write_grid(torch.cat(rows), run.artifacts / "reconstructions.png", columns=len(drawn.target))
-        if network.log_variance is not None:
-            codes = torch.randn(SAMPLES, network.code_size, generator=generator).to(run.device)
-            write_grid(network.decode(codes), run.artifacts / "samples.png", columns=PICTURED)
+    if network.is_image and network.log_variance is not None:
+        codes = torch.randn(SAMPLES, network.code_size, generator=torch.Generator().manual_seed(spec.seed + 1))
+        with torch.no_grad():
+            write_grid(network.decode(codes.to(run.device)), run.artifacts / "samples.png", columns=PICTURED)

@@ -11,6 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
+from core.errors import InvalidSpec
 from core.networks.onnx_graph import Node, Stage, nodes_of, write_graph
 from core.networks.saving import network
 
@@ -23,7 +24,7 @@ class Autoencoder(nn.Module):
 
     `shape`: (features,) for tables, (channels, height, width) for images with pixels in [0, 1]. `sizes`: widths of the
     dense layers, or channels of the convolutions, each of which halves the picture. A variational one gives each code a
-    normal distribution. Tables are standardised inside, by `mean` and `std`.
+    normal distribution; the codes of a sparse one lie in (0, 1). Tables are standardised inside, by `mean` and `std`.
     """
 
     mean: torch.Tensor  # [features], of tables
@@ -37,6 +38,7 @@ class Autoencoder(nn.Module):
         sizes: Sequence[int],
         architecture: Literal["dense", "convolutional"] = "dense",
         is_variational: bool = False,
+        is_sparse: bool = False,
     ) -> None:
         super().__init__()
         self.config = {
@@ -45,6 +47,7 @@ class Autoencoder(nn.Module):
             "sizes": list(sizes),
             "architecture": architecture,
             "is_variational": is_variational,
+            "is_sparse": is_sparse,
         }
         self.shape = tuple(shape)
         self.code_size = code_size
@@ -54,12 +57,18 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(*encoder)
         self.code = nn.Linear(width, code_size)
         self.log_variance = nn.Linear(width, code_size) if is_variational else None
+        self.activation = nn.Sigmoid() if is_sparse else None
         self.decoder = nn.Sequential(*decoder)
         if not self.is_image:
             self.register_buffer("mean", torch.zeros(shape[0]))
             self.register_buffer("std", torch.ones(shape[0]))
         initialise(encoder)
         initialise(decoder)
+
+    def codes(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Codes [rows, code_size] of what the encoder answered; of a variational one, their means."""
+        codes: torch.Tensor = self.code(hidden)
+        return codes if self.activation is None else self.activation(codes)
 
     @torch.no_grad()
     def start_at(self, image: torch.Tensor) -> None:
@@ -73,10 +82,13 @@ class Autoencoder(nn.Module):
         """What the encoder takes and the loss compares with: a table's columns at mean 0 and variance 1."""
         return x if self.is_image else (x - self.mean) / self.std
 
+    def as_examples(self, decoded: torch.Tensor) -> torch.Tensor:
+        """What the decoder answered in the form that the encoder takes: pixels in [0, 1], or standardised columns."""
+        return decoded.sigmoid() if self.is_image else decoded
+
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Codes [rows, code_size] of `x` [rows, *shape]; of a variational one, their means."""
-        codes: torch.Tensor = self.code(self.encoder(self.standardised(x)))
-        return codes
+        return self.codes(self.encoder(self.standardised(x)))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Examples [rows, *shape] for these codes, in the units of the data."""
@@ -86,6 +98,37 @@ class Autoencoder(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The reconstruction of `x`."""
         return self.decode(self.encode(x))
+
+
+def default_code_size(features: int, *, is_sparse: bool) -> int:
+    """30, or half of the features where these are fewer than 60; sparse codes are longer."""
+    return min(256, 2 * features) if is_sparse else max(1, min(30, features // 2))
+
+
+def default_sizes(features: int, *, is_image: bool, is_sparse: bool) -> list[int]:
+    """Hinton & Salakhutdinov's 1000-500-250 for images, and two layers that grow with a table; sparse: the first."""
+    width = min(1000, max(64, 8 * features))
+    sizes = [1000, 500, 250] if is_image else [width, width // 2]
+    return sizes[:1] if is_sparse else sizes
+
+
+def check_code_size(size: int, *, features: int) -> None:
+    """Raise InvalidSpec where codes of this size could just be copies."""
+    if size >= features:
+        raise InvalidSpec(
+            f"codes of {size} are no shorter than the features, which are {features}: the network would just copy them",
+            param="code_size",
+        )
+
+
+def check_halving(channels: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise InvalidSpec where images of this shape cannot be halved by so many convolutions."""
+    if any(side % 2 ** len(channels) for side in shape[1:]):
+        raise InvalidSpec(
+            f"{len(channels)} convolutions halve an image {len(channels)} times, which {shape[1]}x{shape[2]} pixels do "
+            f"not allow: set image_size to a multiple of {2 ** len(channels)}, or fewer channels",
+            param="channels",
+        )
 
 
 Layers = list[nn.Module]
@@ -130,7 +173,7 @@ def initialise(layers: Iterable[nn.Module]) -> None:
 
 def write_onnx(network: Autoencoder, folder: Path) -> None:
     """Write `model.onnx` (`input` to `codes` and `reconstruction`) and `decoder.onnx` (`codes` to `reconstruction`)."""
-    encode = nodes_of([network.encoder, network.code])
+    encode = nodes_of([network.encoder, network.code] + ([] if network.activation is None else [network.activation]))
     decode = nodes_of([network.decoder])
     if network.is_image:
         decode.append(Node("Sigmoid"))

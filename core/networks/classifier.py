@@ -152,14 +152,14 @@ class Classifier:
         if self.extractor is not None:
             self.extractor.save_pretrained(folder)
         if self.scaling is not None and self.shape is not None:
-            _write_preprocessor(folder / "preprocessor_config.json", self.scaling, self.shape)
+            write_preprocessor(folder / "preprocessor_config.json", self.scaling, self.shape)
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def _write_preprocessor(path: Path, scaling: Scaling, shape: Sequence[int]) -> None:
+def write_preprocessor(path: Path, scaling: Scaling, shape: Sequence[int]) -> None:
     """What `AutoImageProcessor` reads; its own `save_pretrained` would need torchvision."""
     values = {
         "image_processor_type": "ViTImageProcessor",

@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 
 from core.errors import InvalidData
+from core.networks.masked_autoencoder import encoder_config
 
 MAX_TOKENS = 512
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "spiece.model", "vocab.json")
@@ -30,11 +31,12 @@ class Reading(NamedTuple):
 
 
 def open_config(folder: Path, *, param: str) -> Any:
-    """The folder's configuration; raises InvalidData, of field `param`."""
+    """The folder's configuration, of a masked autoencoder its encoder's; raises InvalidData, of field `param`."""
     try:
-        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise InvalidData(f"config.json cannot be used: {error!s:.300}", param=param) from None
+    return encoder_config(config) if isinstance(config, transformers.ViTMAEConfig) else config
 
 
 def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = None) -> Pretrained:

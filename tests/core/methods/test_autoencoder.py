@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from contract import Recorder, run_example
+import transformers
+from contract import Recorder, RequestAfter, run_example, weights_of
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
@@ -21,10 +23,12 @@ from core.data.examples import write_images, write_table
 from core.data.images import read_images
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData, InvalidSpec
-from core.methods import autoencoder
-from core.methods.autoencoder import AutoencoderSpec, Draw, check, draw, losses
+from core.methods.autoencoder import AutoencoderSpec, check, draw, losses
 from core.networks.autoencoder import Autoencoder
+from core.networks.classifier import Scaling
+from core.networks.masked_autoencoder import MaskedAutoencoder, sine_positions
 from core.registry import Example
+from core.training import reconstruction
 
 
 def train_on(folder: Path, dataset: Path, *, validation: Path | None = None, **spec: Any) -> tuple[Any, dict[str, Any]]:
@@ -112,7 +116,7 @@ def test_masking_takes_the_fraction_that_was_asked_for() -> None:
 def test_divergence_is_the_one_between_distributions() -> None:
     mean, log_variance = torch.randn(6, 5), torch.randn(6, 5)
     expected = kl_divergence(Normal(mean, (log_variance / 2).exp()), Normal(0.0, 1.0)).sum(1)
-    torch.testing.assert_close(autoencoder.kl_divergence(mean, log_variance), expected)
+    torch.testing.assert_close(reconstruction.kl_divergence(mean, log_variance), expected)
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
@@ -125,7 +129,7 @@ def test_variational_loss_is_the_negative_evidence_lower_bound(beta: float) -> N
     assert network.log_variance is not None
     hidden = network.encoder(drawn.source)
     posterior = Normal(network.code(hidden), (network.log_variance(hidden) / 2).exp())
-    codes = posterior.mean + drawn.code_noise * posterior.stddev
+    codes = posterior.mean + drawn.noise * posterior.stddev
     likelihood = Independent(Bernoulli(logits=network.decoder(codes)), 3).log_prob(drawn.target)
     expected = beta * kl_divergence(posterior, Normal(0.0, 1.0)).sum(1) - likelihood
     torch.testing.assert_close(found["loss"], expected)
@@ -199,6 +203,140 @@ def test_checkpoints_come_as_often_as_asked(tmp_path: Path, images: Path) -> Non
     assert [file.step for file in recorder.checkpoints] == [4, 8]
 
 
+def test_sparsity_is_the_divergence_from_coins_that_seldom_fall_on_one() -> None:
+    codes = torch.rand(7, 5)
+    expected = kl_divergence(Bernoulli(probs=torch.tensor(0.1)), Bernoulli(probs=codes.mean(0))).sum()
+    torch.testing.assert_close(reconstruction.sparsity_divergence(codes, 0.1), expected)
+
+
+def test_sparse_units_are_as_active_as_wanted(tmp_path: Path, digits: Path) -> None:
+    settings = {"variant": "sparse", "code_size": 64, "hidden_sizes": [64], "epochs": 12, "batch_size": 64}
+    network, metrics = train_on(tmp_path / "sparse", digits, sparsity_target=0.1, sparsity_weight=3.0, **settings)
+    codes = network.encode(torch.from_numpy(np.load(digits)).float() / 255)
+    assert metrics["train_activation"] == pytest.approx(codes.mean().item(), abs=1e-5)
+    assert 0.08 < metrics["train_activation"] < 0.14
+    assert metrics["train_active_fraction"] < 0.6
+    assert not [text for text in metrics["said"] if "not sparse" in text]
+    _, metrics = train_on(tmp_path / "dense", digits, sparsity_target=0.1, sparsity_weight=1e-6, **settings)
+    assert metrics["train_activation"] > 0.3
+    assert [text for text in metrics["said"] if "not sparse: the mean activation" in text]
+
+
+MASKED: dict[str, Any] = {
+    "variant": "masked",
+    "transformer": {
+        "patch_size": 2,
+        "layers": 1,
+        "hidden_size": 32,
+        "heads": 2,
+        "decoder_layers": 1,
+        "decoder_size": 32,
+    },
+}
+
+
+@pytest.mark.parametrize("normalize_patches", [False, True])
+def test_masked_loss_is_the_one_of_transformers(normalize_patches: bool) -> None:
+    spec = specification(**MASKED, normalize_patches=normalize_patches)
+    network = MaskedAutoencoder(
+        (3, 8, 8), transformer=spec.transformer, mask_ratio=0.75, scaling=Scaling((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    )
+    drawn = draw(torch.rand(6, 3, 8, 8), network, spec, generator=torch.Generator().manual_seed(0))
+    network.mae.config.norm_pix_loss = normalize_patches
+    expected = network.mae((drawn.target - network.mean) / network.std, noise=drawn.noise)
+    found = losses(network, drawn, spec)
+    assert expected.mask.sum(1).tolist() == [12] * 6
+    torch.testing.assert_close(found["loss"].mean(), expected.loss)
+    seen, said = network.seen(drawn.source, drawn.noise), network.as_examples(found["decoded"])
+    is_seen = seen != 0.5
+    assert is_seen.float().mean() == 0.25
+    torch.testing.assert_close(seen[is_seen], drawn.target[is_seen])
+    torch.testing.assert_close(said[is_seen], drawn.target[is_seen])
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The artifacts of a masked autoencoder of 8x8 digits, and its metrics."""
+    folder = tmp_path_factory.mktemp("masked")
+    np.savez(folder / "digits.npz", x=(load_digits().images * 15.9375).astype(np.uint8), y=load_digits().target)
+    _, metrics = train_on(
+        folder, folder / "digits.npz", **MASKED, mask_ratio=0.5, epochs=12, batch_size=32, learning_rate=0.01
+    )
+    return folder / "artifacts", metrics
+
+
+def test_masked_patches_are_guessed_from_those_that_are_seen(masked: tuple[Path, dict[str, Any]]) -> None:
+    folder, metrics = masked
+    pixels = torch.from_numpy(load_digits().images).float()[:, None] / 16
+    patches = pixels.unfold(2, 2, 2).unfold(3, 2, 2).flatten(2)
+    known = ((patches - patches.mean(0)).square().mean() / pixels.var()).item()  # by the mean patch at each place
+    assert metrics["train_loss"] < 0.92 * known
+    assert (folder / "reconstructions.png").exists()
+
+
+def test_positions_are_the_ones_of_the_paper() -> None:
+    positions = sine_positions(3, width=8)
+    assert positions.shape == (10, 8)
+    assert not positions[0].any()
+    for place, (row, column) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0)], start=1):
+        told = [math.sin(column), math.sin(column / 100), math.cos(column), math.cos(column / 100)]
+        told += [math.sin(row), math.sin(row / 100), math.cos(row), math.cos(row / 100)]
+        torch.testing.assert_close(positions[place], torch.tensor(told))
+
+
+def test_a_masked_one_opens_in_transformers_whole_and_as_an_encoder(masked: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = masked
+    whole = transformers.ViTMAEForPreTraining.from_pretrained(folder, mask_ratio=0.0).eval()
+    encoder = transformers.AutoModel.from_pretrained(folder / "encoder").eval()
+    assert type(encoder) is transformers.ViTModel
+    assert json.loads((folder / "preprocessor_config.json").read_text())["size"] == {"height": 8, "width": 8}
+    x = torch.randn(3, 1, 8, 8)
+    in_order = torch.arange(16.0).expand(3, 16)
+    with torch.no_grad():
+        expected = encoder(x).last_hidden_state
+        torch.testing.assert_close(whole.vit(x, noise=in_order).last_hidden_state, expected)
+
+
+def test_a_masked_one_is_a_base_for_fine_tuning(masked: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = masked
+    spec = {"method": "fine_tuning", "task": "image_classification", "base": "model-1", "learning_rate": 3e-3}
+    example = Example(spec={**spec, "epochs": 4, "validation_fraction": 0.2}, write_dataset=lambda path: None)
+    run_example(example, tmp_path, inputs={"dataset": folder.parent / "digits.npz", "base": folder})
+    assert json.loads((tmp_path / "artifacts" / "metrics.json").read_text())["valid_accuracy"] > 0.6
+    network = load_model(tmp_path / "artifacts")
+    assert type(network) is transformers.ViTForImageClassification
+    kept, moved = (module.vit.embeddings.position_embeddings for module in (load_model(folder), network))
+    assert 0 < (kept - moved).abs().max() < 0.3
+
+
+def test_a_masked_one_resumes_bit_for_bit(tmp_path: Path, images: Path) -> None:
+    example = Example({"method": "autoencoder", **MASKED, "steps": 5, "ema": 0.9}, lambda path: None)
+    run_example(example, tmp_path / "whole", inputs={"dataset": images})
+    recorder, control = Recorder(), RequestAfter("interrupt", steps=2)
+    assert run_example(example, tmp_path / "1", inputs={"dataset": images}, recorder=recorder, control=control) is None
+    run_example(example, tmp_path / "2", inputs={"dataset": images}, resume=recorder.checkpoints[-1].path)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "2")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_shows_reconstructions_at_a_few_epochs(tmp_path: Path, images: Path) -> None:
+    recorder = Recorder()
+    spec = {"method": "autoencoder", "hidden_sizes": [8], "code_size": 2, "epochs": 9, "batch_size": 60}
+    run_example(Example(spec, lambda path: None), tmp_path, inputs={"dataset": images}, recorder=recorder)
+    assert [sample.step for sample in recorder.samples] == [1, 2, 4, 8]
+    assert {sample.media_type for sample in recorder.samples} == {"image/png"}
+
+
+def test_says_what_went_wrong() -> None:
+    metrics = {"train_squared_error": 9.9, "train_kl_divergence": 0.01, "train_activation": 0.4}
+    said = list(reconstruction.what_failed(metrics, variance=10, sparsity_target=0.1))
+    assert len(said) == 3
+    assert "hardly better than the mean" in said[0]
+    assert "Lower beta" in said[1]
+    assert "Raise sparsity_weight" in said[2]
+    assert not list(reconstruction.what_failed({"train_squared_error": 5.0}, variance=10))
+
+
 def test_convolutions_halve_and_double_the_image(tmp_path: Path, images: Path) -> None:
     network, metrics = train_on(
         tmp_path, images, architecture="convolutional", channels=[4, 8], code_size=6, batch_size=8
@@ -215,6 +353,7 @@ def test_convolutions_halve_and_double_the_image(tmp_path: Path, images: Path) -
         {"hidden_sizes": [16]},
         {"architecture": "convolutional", "channels": [4, 8]},
         {"variant": "variational", "hidden_sizes": [16]},
+        {"variant": "sparse", "hidden_sizes": [16]},
     ],
 )
 def test_onnx_computes_the_same_codes_and_reconstructions(
@@ -256,11 +395,6 @@ def test_a_variational_table_is_gaussian_with_unit_variance() -> None:
     torch.testing.assert_close(found["reconstruction_loss"], expected)
 
 
-def test_parts_are_never_empty() -> None:
-    drawn = Draw(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 0))
-    assert [len(part.target) for part in drawn.parts(8)] == [1, 1, 1]
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -269,8 +403,15 @@ def test_parts_are_never_empty() -> None:
         ({"channels": [8]}, "dense"),
         ({"architecture": "convolutional", "hidden_sizes": [8]}, "channels"),
         ({"variant": "denoising", "noise_level": 1.0}, "less than 1"),
-        ({"variant": "sparse"}, "variant"),
         ({"early_stopping": 3}, "validation"),
+        ({"sparsity_weight": 0.1}, "for the sparse variant"),
+        ({"variant": "sparse", "sparsity_target": None}, "needs sparsity_target"),
+        ({"mask_ratio": 0.5}, "for the masked variant"),
+        ({"architecture": "vision_transformer"}, "for the masked variant"),
+        ({"variant": "masked", "architecture": "dense"}, "can have no other"),
+        ({"variant": "masked", "code_size": 8}, "code_size would have no effect"),
+        ({"variant": "masked", "binarize": True}, "binarize would have no effect"),
+        ({"variant": "masked", "transformer": {"heads": 2, "decoder_size": 6}}, "decoder_size 6 is not a multiple"),
     ],
 )
 def test_settings_without_effect_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -287,6 +428,10 @@ def test_settings_without_effect_are_refused(settings: dict[str, Any], message: 
         ({"image_size": 8}, Kind.TABLE, (9,), "image_size"),
         ({"code_size": 9}, Kind.TABLE, (9,), "code_size"),
         ({"architecture": "convolutional"}, Kind.IMAGES, (1, 30, 30), "channels"),
+        ({"variant": "masked"}, Kind.TABLE, (9,), "variant"),
+        ({"variant": "masked"}, Kind.IMAGES, (1, 28, 32), "image_size"),
+        ({"variant": "masked", "image_size": 30}, Kind.IMAGES, (1, 28, 28), "image_size"),
+        ({"variant": "masked", "mask_ratio": 0.9}, Kind.IMAGES, (1, 8, 8), "mask_ratio"),
     ],
 )
 def test_what_the_profile_shows_to_be_impossible_is_refused(
