@@ -50,6 +50,24 @@ def write_images(path: Path, *, count: int = 120, size: int = 16) -> None:
             archive.writestr(f"{name}/{index:04d}.png", content.getvalue())
 
 
+def write_segmented(path: Path, *, count: int = 40, size: int = 32) -> None:
+    """Zip of `images` and `masks` in grey: a bright square (class 1) and a dark one (class 2) on noise (class 0)."""
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(count):
+            pixels = random.integers(100, 150, (size, size), dtype=np.uint8)
+            mask = np.zeros((size, size), dtype=np.uint8)
+            for number, shade in ((1, 230), (2, 20)):
+                side = int(random.integers(size // 4, size // 2))
+                top, left = random.integers(0, size - side, 2)
+                pixels[top : top + side, left : left + side] = shade
+                mask[top : top + side, left : left + side] = number
+            for folder, content in (("images", pixels), ("masks", mask)):
+                file = io.BytesIO()
+                Image.fromarray(content).save(file, "PNG")
+                archive.writestr(f"{folder}/{index:04d}.png", file.getvalue())
+
+
 def write_recordings(path: Path, *, count: int = 60, rate: int = 8000, seconds: float = 0.4) -> None:
     """Zip of WAV files in a folder per class: a tone that rises or falls, in noise."""
     import soundfile

@@ -18,12 +18,14 @@ from core.data.pictures import scan
 from core.data.pixels import layout_of, pixel_blocks
 from core.data.problems import Problems
 from core.data.profile import Kind, Profile
+from core.data.segmented import survey
 from core.data.sources import (
     AudioSource,
     ChatSource,
     FrameSource,
     PictureSource,
     PixelSource,
+    SegmentedSource,
     Source,
     TableSource,
     TextSource,
@@ -41,6 +43,9 @@ def profile_of(source: Source, limits: Limits) -> Profile:
             return _text(source)
         case PictureSource():
             return _pictures(source)
+        case SegmentedSource():
+            found = survey(source, limits, decode=True)
+            return Profile(Kind.SEGMENTED, "image_archive", len(found.sizes), classes=found.classes())
         case PixelSource():
             return _pixels(source)
         case AudioSource():

@@ -22,7 +22,7 @@ MAX_IMAGE_BYTES = 256 * 2**20
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 _GREY = {"1", "L", "LA", "I", "F"}
 # what Pillow raises over broken files, by format
-_BROKEN = (
+BROKEN = (
     OSError,
     ValueError,
     SyntaxError,
@@ -103,7 +103,7 @@ def open_image(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
     except _BOMBS:
         raise ValueError(f"claims more than {MAX_PIXELS:,} pixels") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         what = "is empty" if not content else "is not an image, or a broken one (PNG, JPEG, GIF, BMP, TIFF, WebP)"
         raise ValueError(what) from error
     if image.width * image.height > MAX_PIXELS:
@@ -116,7 +116,7 @@ def _try_decode(image: Image.Image) -> None:
     try:
         image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ValueError(f"cannot be decoded: {error!s:.100}") from error
 
 
@@ -126,7 +126,7 @@ def decoded(image: Image.Image, *, channels: int, size: Size | None) -> Pixels:
         if image.mode.startswith(("I", "F")):
             image = _eight_bits(image)
         image = image.convert("L" if channels == 1 else "RGB")
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ValueError(f"cannot be decoded: {error!s:.100}") from error
     if size is not None and size != (image.height, image.width):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

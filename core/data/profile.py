@@ -20,6 +20,7 @@ class Kind(StrEnum):
     AUDIO = "audio"
     CONVERSATIONS = "conversations"
     PREFERENCES = "preferences"
+    SEGMENTED = "segmented_images"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from core.data.documents import plain_documents
 from core.data.folders import folder_classes, folder_of
 from core.data.json_lines import JsonLinesFile
 from core.data.labels import Classes, label_name
+from core.data.layouts import layout_of_images
 from core.data.parquet import ParquetFile
 from core.data.pictures import MAX_IMAGE_BYTES, Encoded
 from core.data.problems import Problems
@@ -60,6 +61,15 @@ class PictureSource:
 
 
 @dataclass(frozen=True)
+class SegmentedSource:
+    """Images below a folder `images` and their masks below a folder `masks`; `notes` names the classes."""
+
+    path: Path
+    container: Container
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PixelSource:
     """Images as an array, [n, height, width] with or without channels, and perhaps labels."""
 
@@ -97,13 +107,16 @@ class ChatSource:
     is_preference: bool
 
 
-Source = TableSource | TextSource | PictureSource | PixelSource | AudioSource | FrameSource | ChatSource
+Source = (
+    TableSource | TextSource | PictureSource | SegmentedSource | PixelSource | AudioSource | FrameSource | ChatSource
+)
 
 NOUNS: dict[type[Source], str] = {
     TableSource: "a table",
     TextSource: "text",
     PictureSource: "images",
     PixelSource: "images",
+    SegmentedSource: "images and masks",
     AudioSource: "recordings",
     FrameSource: "frames of recordings",
     ChatSource: "conversations",
@@ -118,6 +131,9 @@ def open_source(
     if found.format == "text":
         return TextSource("text", lambda problems: _plain_rows(path, problems, limits))
     if found.format == "image_archive" and found.container:
+        layout = layout_of_images(path, found.container, limits)
+        if layout.kind == "masks":
+            return SegmentedSource(path, found.container, layout.notes)
         return _picture_archive(path, found.container, limits)
     if found.format == "audio_archive" and found.container:
         return AudioSource(path, found.container)

@@ -83,7 +83,7 @@ class FineTuningSpec(TuningSpec):
     paper="Yosinski et al. 2014, How transferable are features in deep neural networks?; Devlin et al. 2019; gradual "
     "unfreezing: Howard & Ruder 2018; adapters: Hu et al. 2022, LoRA; Liu et al. 2024, DoRA",
     opens_with="transformers (AutoModelForSequenceClassification, AutoModelForImageClassification, "
-    "AutoModelForAudioClassification, AutoTokenizer, AutoFeatureExtractor); "
+    "AutoModelForAudioClassification, AutoModelForSemanticSegmentation, AutoTokenizer, AutoFeatureExtractor); "
     "adapters in adapter/: peft; bases of our own: safetensors",
     example=Example(
         spec={

@@ -32,6 +32,11 @@ class Scaling:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def applied(self, x: torch.Tensor) -> torch.Tensor:
+        """Pixels [rows, channels, height, width] in [0, 1] as the model takes them."""
+        mean, std = (torch.tensor(values, device=x.device)[:, None, None] for values in (self.mean, self.std))
+        return (x - mean) / std
+
 
 @dataclass(frozen=True)
 class Classifier:
@@ -101,10 +106,7 @@ class Classifier:
         x = self._fitted(x.float() / 255 if x.dtype == torch.uint8 else x)
         if self.scaling is None:
             return {"x": x}
-        mean, std = (
-            torch.tensor(values, device=device)[:, None, None] for values in (self.scaling.mean, self.scaling.std)
-        )
-        return {"pixel_values": (x - mean) / std}
+        return {"pixel_values": self.scaling.applied(x)}
 
     def _fitted(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels in [0, 1] with the channels and the size that the network takes."""
@@ -159,10 +161,12 @@ def _numbers(names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def write_preprocessor(path: Path, scaling: Scaling, shape: Sequence[int]) -> None:
+def write_preprocessor(
+    path: Path, scaling: Scaling, shape: Sequence[int], *, processor: str = "ViTImageProcessor"
+) -> None:
     """What `AutoImageProcessor` reads; its own `save_pretrained` would need torchvision."""
     values = {
-        "image_processor_type": "ViTImageProcessor",
+        "image_processor_type": processor,
         "do_resize": True,
         "size": {"height": shape[1], "width": shape[2]},
         "resample": 2,

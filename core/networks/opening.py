@@ -109,10 +109,11 @@ def _open_ours(folder: Path, config: Mapping[str, Any], *, param: str) -> Classi
     shape = tuple(network.shape)  # type: ignore[arg-type]  # our classifiers have it
     hearing = Hearing(**config["hearing"]) if config.get("hearing") else None
     columns = tuple(config.get("columns", ()))
-    return Classifier(network, KINDS[len(shape)], _names(labels), shape=shape, columns=columns, hearing=hearing)
+    return Classifier(network, KINDS[len(shape)], names_of(labels), shape=shape, columns=columns, hearing=hearing)
 
 
-def _names(labels: Mapping[Any, str]) -> tuple[str, ...]:
+def names_of(labels: Mapping[Any, str]) -> tuple[str, ...]:
+    """The classes of an `id2label` in the order of their numbers."""
     return tuple(labels[key] for key in sorted(labels, key=int))
 
 
@@ -123,12 +124,12 @@ def open_transformer(folder: Path, kind: Kind, *, class_names: tuple[str, ...] |
     """
     config = _read_transformers_config(folder, kind, param=param)
     if class_names is not None:
-        is_same = class_names == _names(config.id2label) and _is_classifier_of(kind, config.to_dict())
+        is_same = class_names == names_of(config.id2label) and _is_classifier_of(kind, config.to_dict())
         config.problem_type = "single_label_classification"
         config.id2label = dict(enumerate(class_names))
         config.label2id = {name: number for number, name in enumerate(class_names)}
     network, new = open_pretrained(folder, AUTO_CLASSES[kind][0], param=param, config=config)
-    found = Classifier(network, kind, _names(config.id2label))
+    found = Classifier(network, kind, names_of(config.id2label))
     found = READERS[kind](found, folder, param)
     if class_names is not None and not is_same:
         new |= _fresh_head(found)
@@ -163,7 +164,7 @@ def _reading_text(classifier: Classifier, folder: Path, param: str) -> Classifie
 
 
 def _reading_images(classifier: Classifier, folder: Path, param: str) -> Classifier:
-    shape, scaling = _image_format(folder, classifier.network.config.to_dict(), param)  # type: ignore[union-attr,operator]
+    shape, scaling = image_format(folder, classifier.network.config.to_dict(), param)  # type: ignore[union-attr,operator]
     return replace(classifier, shape=shape, scaling=scaling)
 
 
@@ -178,14 +179,14 @@ def image_shape(folder: Path, *, param: str) -> tuple[int, int, int]:
     """Channels, height and width of the images that the model in `folder` takes; raises InvalidData."""
     config = read_config(folder)
     if not is_network_config(config):
-        return _image_format(folder, config, param)[0]
+        return image_format(folder, config, param)[0]
     shape = config["arguments"].get("shape")
     if shape is None or len(shape) != 3:
         raise InvalidData(f"the model ({config['model_type']}) does not read images: name one that does", param=param)
     return (shape[0], shape[1], shape[2])
 
 
-def _image_format(folder: Path, config: Mapping[str, Any], param: str) -> tuple[tuple[int, int, int], Scaling]:
+def image_format(folder: Path, config: Mapping[str, Any], param: str) -> tuple[tuple[int, int, int], Scaling]:
     """What preprocessor_config.json tells, completed by config.json."""
     path = folder / "preprocessor_config.json"
     if not path.exists():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from core.data.profile import Kind, Profile
 from core.errors import InvalidSpec
-from core.tasks import classification
+from core.tasks import classification, semantic_segmentation
 from core.tasks.task import Task, TaskType, TuningSpec
 from core.training.run import Run
 
@@ -15,6 +15,7 @@ TASKS: Mapping[str, TaskType] = {
     "text_classification": classification.TEXTS,
     "table_classification": classification.TABLES,
     "audio_classification": classification.SOUNDS,
+    "semantic_segmentation": semantic_segmentation.TASK,
 }
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.reads))
 

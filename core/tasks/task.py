@@ -14,7 +14,13 @@ from core.training.labelled import LabelledSpec
 from core.training.lesson import Lesson
 from core.training.run import Run
 
-TaskName = Literal["image_classification", "text_classification", "table_classification", "audio_classification"]
+TaskName = Literal[
+    "image_classification",
+    "text_classification",
+    "table_classification",
+    "audio_classification",
+    "semantic_segmentation",
+]
 
 CLASSIFICATION = ("image_classification", "text_classification", "table_classification", "audio_classification")
 # The tasks for which a setting means something; for all others it is refused.
@@ -23,8 +29,9 @@ TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "label": ("text_classification", "table_classification"),
     "max_length": ("text_classification",),
     "max_seconds": ("audio_classification",),
-    "jitter": ("image_classification",),
-    "horizontal_flip": ("image_classification",),
+    "image_size": ("semantic_segmentation",),
+    "jitter": ("image_classification", "semantic_segmentation"),
+    "horizontal_flip": ("image_classification", "semantic_segmentation"),
     "label_smoothing": CLASSIFICATION,
     "class_weights": CLASSIFICATION,
 }
@@ -42,6 +49,9 @@ class TuningSpec(LabelledSpec):
     )
     max_length: int | None = Field(
         None, ge=4, le=32_768, description="Tokens of a text that are read; none: as many as the base takes, up to 512."
+    )
+    image_size: int | None = Field(
+        None, ge=16, le=4096, description="Pixels a side that images are resized to; none: those that the base names."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of each target that is spread over all classes.")
     class_weights: Literal["balanced"] | None = Field(
