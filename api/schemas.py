@@ -174,9 +174,11 @@ class EstimateObject(Answer):
     """What a job would take; null where it cannot be told beforehand."""
 
     steps: int | None
-    memory_bytes: int | None
+    memory_bytes: int | None = Field(description="Of the process on a CPU, of the device on a GPU, at its highest.")
     artifact_bytes: int | None
-    seconds: float | None
+    seconds: float | None = Field(description="From the claim to the end, where nothing else runs beside it.")
+    device: str | None = Field(description="What the first steps were measured on.")
+    note: str | None = Field(description="Why something could not be told.")
 
 
 class PreviewObject(Answer):

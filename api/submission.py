@@ -12,7 +12,7 @@ from core.catalog import method_named
 from core.data.profile import Profile
 from core.errors import InvalidData, InvalidSpec
 from core.jobs.files import BASE_MODEL, lock_file
-from core.jobs.inputs import get_model, model_of_job
+from core.jobs.inputs import FileInput, ModelInput, get_model, model_of_job, resolve_references
 from core.jobs.models import Job
 from core.jobs.status import Status
 from core.jobs.store import create_job, get_job
@@ -90,6 +90,20 @@ def _models(session: Session, project_id: str, spec: MethodSpec) -> dict[str, st
         else:
             get_model(session, project_id, reference, param=field)
     return needs
+
+
+def inputs_to_measure(session: Session, project_id: str, spec: MethodSpec) -> dict[str, FileInput | ModelInput] | str:
+    """The files and models of a spec by field; or why a job's first steps cannot be made now."""
+    models: dict[str, Any] = {}
+    for field, reference in models_of(spec).items():
+        if not isinstance(reference, JobReference):
+            models[field] = reference
+            continue
+        model = model_of_job(session, reference.job)
+        if model is None:
+            return f"{field} takes the weights of {reference.job}, which are not there yet"
+        models[field] = model.id
+    return resolve_references(session, project_id=project_id, job_id="", files=files_of(spec), models=models)
 
 
 def submit(session: Session, project_id: str, checked: Checked, *, max_attempts: int, **pipeline: Any) -> Job:

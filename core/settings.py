@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(64 * 2**30, gt=0, description="Largest file that may be uploaded.")
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
+    preview_seconds: float = Field(60.0, gt=0, description="Longest that a preview may measure a job's first steps.")
     ready_file: Path | None = Field(None, description="A file that a worker makes once its trainer is warm.")
     threads: int = Field(0, ge=0, description="CPU threads a trainer uses; 0: as many as there are cores.")
 

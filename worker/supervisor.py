@@ -19,10 +19,10 @@ from core.errors import NotFound, WeightworksError
 from core.jobs.events import NewEvent
 from core.jobs.inputs import lineage_of, resolve_references
 from core.jobs.leases import forgive_attempt, latest_checkpoints
+from core.placement import place_inputs
 from core.settings import Settings
 from core.storage import Storage, sample_key
 from worker.checkpoints import CheckpointShelf
-from worker.inputs import place_inputs
 from worker.journal import AWAY, RETRY_SECONDS, Journal, first_line
 from worker.output import OutputLines
 from worker.rate import Rate

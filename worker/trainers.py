@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from core.environment import learning_environment
 from worker.channel import Channel
 from worker.processes import MARKER, own_marker, signal_group, sweep
 from worker.zygote import ENDED, FORKED, READY
@@ -20,8 +21,6 @@ SEND_SECONDS = 5.0
 START_SECONDS = 120.0
 FORK_SECONDS = 20.0
 UNSUPERVISED = 75  # exit status of a trainer that stopped itself
-OURS = ("WEIGHTWORKS_", "CELERY_", "REDIS", "DATABASE", "BROKER", "PG", "AWS_")
-SECRETS = ("PASSWORD", "SECRET", "TOKEN", "_KEY", "_DSN")
 
 
 class ZygoteDied(Exception):  # noqa: N818 - said in the past tense
@@ -155,16 +154,5 @@ class Zygote:
 
 
 def trainer_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a trainer may see of our environment: no credentials, and what keeps it the same from run to run."""
-    kept = {name for name in environment if not name.upper().startswith(OURS) and not name.upper().endswith(SECRETS)}
-    return {
-        **{name: environment[name] for name in sorted(kept)},
-        MARKER: own_marker(),
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else asking for a GPU would make CUDA unusable after a fork
-        "HF_HUB_OFFLINE": "1",
-        # OpenMP's threads spin while they wait, 300,000 times. Where another process wants the core that the last
-        # thread works on, that made training four times slower (2 cores, 4 busy processes); 1,000 times did not.
-        "GOMP_SPINCOUNT": environment.get("GOMP_SPINCOUNT", "1000"),
-    }
+    """What a trainer sees: what learning needs, and the mark by which all that it starts is found."""
+    return {**learning_environment(environment), MARKER: own_marker()}

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Body, Query, Request
 from sqlalchemy.orm import Session
 
-from api import submission
+from api import measuring, submission
 from api.dependencies import PageDep, Reader, ServerDep, Writer
 from api.idempotency import IdempotencyKey, submit_once
 from api.presenting import job_object, job_objects, page_of
 from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
 from core.catalog import job_spec
 from core.jobs import store
+from core.jobs.inputs import FileInput, ModelInput
 from core.jobs.status import Status
 from core.spec import MethodSpec
 
@@ -39,12 +40,30 @@ def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, idempotency_ke
 
 
 @router.post("/preview")
-def preview_job(spec: SpecBody, caller: Reader, server: ServerDep) -> PreviewObject:
-    """A dry run: the spec with its defaults, the data set's profile, an estimate. Nothing is stored."""
+def preview_job(
+    spec: SpecBody,
+    caller: Reader,
+    server: ServerDep,
+    measure: Annotated[bool, Query(description="Whether to make the first steps, to estimate time and memory.")] = True,
+) -> PreviewObject:
+    """A dry run: the spec with its defaults, the data set's profile, an estimate. Nothing is stored.
+
+    The estimate comes from a short real measurement: the first steps are made here, and what a job would end with is
+    told as an error.
+    """
+    found: dict[str, FileInput | ModelInput] | str
     with server.database.read() as session:
         checked = submission.check_submission(session, caller.project_id, spec)
+        found = submission.inputs_to_measure(session, caller.project_id, spec) if measure else "not measured"
+    told = (
+        found
+        if isinstance(found, str)
+        else measuring.measure(spec, found, storage=server.storage, settings=server.settings)
+    )
+    known = {"steps": submission.estimate_steps(spec, checked.profile)}
+    nothing = dict.fromkeys(("memory_bytes", "artifact_bytes", "seconds", "device"))
     estimate = EstimateObject(
-        steps=submission.estimate_steps(spec, checked.profile), memory_bytes=None, artifact_bytes=None, seconds=None
+        **({**nothing, **known, "note": told} if isinstance(told, str) else {**told, "note": None})
     )
     return PreviewObject(spec=spec.model_dump(mode="json"), profile=checked.profile.as_dict(), estimate=estimate)
 

@@ -11,6 +11,7 @@ from core.errors import InvalidData, Problem
 from core.jobs import leases
 from core.jobs.events import NewEvent
 from tests.api.service import Service, submit, upload, upload_example, wait_for, work
+from tests.api.test_files import model_archive
 
 
 def test_a_job_is_accepted_with_its_defaults_filled_in(http: httpx.Client) -> None:
@@ -98,13 +99,36 @@ def test_a_missing_file_is_not_found(http: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (404, "dataset")
 
 
+def test_a_preview_measures_the_first_steps(http: httpx.Client, service: Service) -> None:
+    dataset = upload_example(http, "autoencoder")
+    spec = {"method": "autoencoder", "dataset": dataset["id"], "steps": 100_000, "batch_size": 50}
+    estimate = http.post("/v1/jobs/preview", json=spec).json()["estimate"]
+    assert (estimate["steps"], estimate["note"]) == (100_000, None)
+    assert 20 < estimate["seconds"] < 20_000
+    assert 10 * 2**20 < estimate["memory_bytes"] < 4 * 2**30
+    assert estimate["artifact_bytes"] > 10_000
+    assert estimate["device"]
+    assert list(service.storage.incoming.iterdir()) == []
+
+
+def test_a_preview_tells_what_the_job_would_end_with(http: httpx.Client) -> None:
+    dataset = upload_example(http, "autoencoder")
+    model = upload(http, model_archive(), name="model.zip", purpose="base-model")
+    spec = {"method": "fine_tuning", "task": "image_classification", "base": model["id"], "dataset": dataset["id"]}
+    answer = http.post("/v1/jobs/preview", json=spec)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "base")
+    job_id = submit(http, upload_example(http, "pca")["id"])["id"]
+    waiting = {**spec, "base": {"job": job_id}}
+    assert job_id in http.post("/v1/jobs/preview", json=waiting).json()["estimate"]["note"]
+
+
 def test_preview_stores_nothing_and_counts_steps(http: httpx.Client) -> None:
     dataset = upload_example(http, "autoencoder")
     spec = {"method": "autoencoder", "dataset": dataset["id"], "epochs": 3, "batch_size": 50}
-    preview = http.post("/v1/jobs/preview", json=spec).json()
+    preview = http.post("/v1/jobs/preview", json=spec, params={"measure": False}).json()
     examples = dataset["profile"]["examples"]
     assert preview["estimate"]["steps"] == 3 * -(-examples // 50)
-    assert preview["estimate"]["seconds"] is None
+    assert (preview["estimate"]["seconds"], preview["estimate"]["note"]) == (None, "not measured")
     assert preview["profile"] == dataset["profile"]
     assert preview["spec"]["learning_rate"] > 0
     assert http.get("/v1/jobs").json()["data"] == []

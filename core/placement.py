@@ -1,4 +1,4 @@
-"""What a job starts from, as local paths for its trainer."""
+"""What a job starts from, as local paths for whoever trains it."""
 
 from __future__ import annotations
 
