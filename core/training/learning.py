@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from core.spec import TrainingSpec
+from core.training.gradient_cache import cache_gradient
 from core.training.optimization import EarlyStopping, adamw, gradient_scaler, schedule, update
 from core.training.parts import examples_in, parts, to_device
 from core.training.run import Run
@@ -91,8 +92,24 @@ class Learning:
         over = examples_in(batch) if over is None else over
         while (loss := self._backward(batch, lambda part: loss_of(part) / over)) is None:
             self._cut_smaller(batch)
-        update(self.optimizer, self.learning_rate, self.spec, scaler=self.scaler)
-        self._update_average()
+        self._update()
+        return loss
+
+    def descend_together(
+        self,
+        batch: Any,
+        represent: Callable[[Any], torch.Tensor],
+        loss_of: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """One step down a loss that all examples of a batch make together, which is answered, detached, 0-d.
+
+        `represent(part)`: what the loss is taken of, [examples of the part, ...]; `loss_of`: the loss, 0-d, of all of
+        it. A batch that is cut into parts is represented twice, first without a graph (`cache_gradient`): the gradient
+        is that of the whole in the memory of a part. Batch normalisation in `represent` alone sees each part by itself.
+        """
+        while (loss := self._backward_together(batch, represent, loss_of)) is None:
+            self._cut_smaller(batch)
+        self._update()
         return loss
 
     def validate(self, evaluate: Callable[[], Mapping[str, float] | None]) -> None:
@@ -169,6 +186,24 @@ class Learning:
             return None
         return loss
 
+    def _backward_together(
+        self,
+        batch: Any,
+        represent: Callable[[Any], torch.Tensor],
+        loss_of: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor | None:
+        if self.accumulate == 1:
+            return self._backward(batch, lambda whole: loss_of(represent(whole)))
+        cut, device, scale = parts(batch, self.accumulate), self.run.device, self.scaler.get_scale()
+        try:
+            cached = cache_gradient(self.network, cut, represent=represent, loss_of=loss_of, device=device, scale=scale)
+        except torch.OutOfMemoryError:
+            if self.accumulate >= examples_in(batch):
+                raise
+            return None
+        done = self._backward((batch, cached.gradient), lambda part: (represent(part[0]) * part[1]).sum())
+        return None if done is None else cached.loss
+
     def _cut_smaller(self, batch: Any) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
@@ -178,6 +213,10 @@ class Learning:
             f"a step still learns from {examples_in(batch):,} examples",
             "warn",
         )
+
+    def _update(self) -> None:
+        update(self.optimizer, self.learning_rate, self.spec, scaler=self.scaler)
+        self._update_average()
 
     @torch.no_grad()
     def _update_average(self) -> None:
