@@ -22,23 +22,34 @@ class Batch:
 
 
 class Batches(Sequence[Batch]):
-    """All batches of a run: each epoch is a permutation drawn from (seed, epoch); the last batch may be smaller."""
+    """All batches of a run: each epoch is a permutation drawn from (seed, epoch).
+
+    Its last batch may be smaller, or, with `drop_last`, is left out where it would be.
+    """
 
     def __init__(
-        self, examples: int, *, batch_size: int, seed: int, epochs: int | None = None, steps: int | None = None
+        self,
+        examples: int,
+        *,
+        batch_size: int,
+        seed: int,
+        epochs: int | None = None,
+        steps: int | None = None,
+        drop_last: bool = False,
     ):
         self.examples = examples
         self.batch_size = min(batch_size, examples)
         self.seed = seed
-        self.per_epoch = -(-examples // self.batch_size)
+        self.per_epoch = examples // self.batch_size if drop_last else -(-examples // self.batch_size)
         self.total = steps if steps is not None else self.per_epoch * (epochs or 1)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
 
     @classmethod
-    def of(cls, examples: int, spec: TrainingSpec) -> Batches:
+    def of(cls, examples: int, spec: TrainingSpec, *, drop_last: bool = False) -> Batches:
         """The batches that a spec asks for."""
-        return cls(examples, batch_size=spec.batch_size, seed=spec.seed, epochs=spec.epochs, steps=spec.steps)
+        size, epochs, steps = spec.batch_size, spec.epochs, spec.steps
+        return cls(examples, batch_size=size, seed=spec.seed, epochs=epochs, steps=steps, drop_last=drop_last)
 
     def __len__(self) -> int:
         return self.total
