@@ -190,11 +190,33 @@ def build(
             return _bert(architecture, labels, vocabulary=vocabulary, pad_token=pad_token)
 
 
+def build_encoder(architecture: ResNet | ViT, *, shape: Sequence[int]) -> nn.Module:
+    """A new encoder without a head for images of `shape` (channels, height, width); raises InvalidSpec as `build` does.
+
+    A ViT's pooler is left at the identity: `pooler_output` is the tangens hyperbolicus of its class token.
+    """
+    check_image_shape(architecture, shape)
+    if isinstance(architecture, ResNet):
+        encoder: nn.Module = transformers.ResNetModel(_resnet_config(architecture, shape))
+        return encoder
+    vit: Any = transformers.ViTModel(_vit_config(architecture, shape))
+    nn.init.eye_(vit.pooler.dense.weight)
+    nn.init.zeros_(vit.pooler.dense.bias)
+    vit.pooler.requires_grad_(False)
+    module: nn.Module = vit
+    return module
+
+
 Labels = dict[str, Any]
 
 
 def _resnet(architecture: ResNet, shape: Sequence[int], labels: Labels) -> nn.Module:
-    config = transformers.ResNetConfig(
+    module: nn.Module = transformers.ResNetForImageClassification(_resnet_config(architecture, shape, **labels))
+    return module
+
+
+def _resnet_config(architecture: ResNet, shape: Sequence[int], **labels: Any) -> Any:
+    return transformers.ResNetConfig(
         num_channels=shape[0],
         embedding_size=architecture.hidden_sizes[0],
         hidden_sizes=architecture.hidden_sizes,
@@ -202,20 +224,21 @@ def _resnet(architecture: ResNet, shape: Sequence[int], labels: Labels) -> nn.Mo
         layer_type=architecture.block,
         **labels,
     )
-    module: nn.Module = transformers.ResNetForImageClassification(config)
-    return module
 
 
 def _vit(architecture: ViT, shape: Sequence[int], labels: Labels) -> nn.Module:
-    config = transformers.ViTConfig(
+    module: nn.Module = transformers.ViTForImageClassification(_vit_config(architecture, shape, **labels))
+    return module
+
+
+def _vit_config(architecture: ViT, shape: Sequence[int], **labels: Any) -> Any:
+    return transformers.ViTConfig(
         image_size=(shape[1], shape[2]) if shape[1] != shape[2] else shape[1],
         patch_size=architecture.patch_size,
         num_channels=shape[0],
         **_transformer(architecture),
         **labels,
     )
-    module: nn.Module = transformers.ViTForImageClassification(config)
-    return module
 
 
 def _bert(architecture: BERT, labels: Labels, *, vocabulary: int, pad_token: int) -> nn.Module:

@@ -103,22 +103,11 @@ class Classifier:
         x = batch.to(device, non_blocking=True)
         if self.kind is not Kind.IMAGES:
             return {"x": x}
-        x = self._fitted(x.float() / 255 if x.dtype == torch.uint8 else x)
+        assert self.shape is not None  # noqa: S101 - images have one
+        x = fitted(x.float() / 255 if x.dtype == torch.uint8 else x, self.shape)
         if self.scaling is None:
             return {"x": x}
         return {"pixel_values": self.scaling.applied(x)}
-
-    def _fitted(self, x: torch.Tensor) -> torch.Tensor:
-        """Pixels in [0, 1] with the channels and the size that the network takes."""
-        assert self.shape is not None  # noqa: S101 - images have one
-        channels, *size = self.shape
-        if channels == 1 and x.shape[1] == 3:
-            x = (x * torch.tensor(GREY, device=x.device)[:, None, None]).sum(1, keepdim=True)
-        elif channels == 3 and x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        if list(x.shape[2:]) != size:
-            x = functional.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
-        return x
 
     def check_columns(self, count: int, names: Sequence[str]) -> None:
         """Raise InvalidData where a table's columns are not those that the network takes."""
@@ -155,6 +144,18 @@ class Classifier:
             self.extractor.save_pretrained(folder)
         if self.scaling is not None and self.shape is not None:
             write_preprocessor(folder / "preprocessor_config.json", self.scaling, self.shape)
+
+
+def fitted(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Pixels `x` [rows, channels, height, width] in [0, 1] with the channels and the size of `shape`."""
+    channels, *size = shape
+    if channels == 1 and x.shape[1] == 3:
+        x = (x * torch.tensor(GREY, device=x.device)[:, None, None]).sum(1, keepdim=True)
+    elif channels == 3 and x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
+    if list(x.shape[2:]) != size:
+        x = functional.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return x
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:
