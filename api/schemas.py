@@ -70,7 +70,9 @@ class FileObject(Answer):
     status: Literal["processed"] = "processed"
     status_details: str | None = None
     sha256: str
-    kind: str | None = Field(description="table, images, text, audio, conversations, preferences; null for a model.")
+    kind: str | None = Field(
+        description="table, images, text, tagged_tokens, text_pairs, audio, conversations, preferences; null: a model."
+    )
     profile: dict[str, Any] | None = Field(description="What was found inside.")
 
 

@@ -52,6 +52,8 @@ def _check_messages(name: str, messages: object) -> None:
             raise ValueError(
                 f"message {number} of {name!r} has the role {message.get('role')!r:.40}, not one of {_ROLES}"
             )
+        if message.get("weight", 1) not in (0, 1):
+            raise ValueError(f"message {number} of {name!r} has the weight {message['weight']!r:.40}: it is 0 or 1")
         if not any(message.get(field) for field in ("tool_calls", "function_call")) and not isinstance(
             message.get("content"), str | list
         ):

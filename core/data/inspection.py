@@ -23,11 +23,13 @@ from core.data.sources import (
     AudioSource,
     ChatSource,
     FrameSource,
+    PairSource,
     PictureSource,
     PixelSource,
     SegmentedSource,
     Source,
     TableSource,
+    TaggedSource,
     TextSource,
     array_labels,
 )
@@ -54,6 +56,10 @@ def profile_of(source: Source, limits: Limits) -> Profile:
             return _frames(source)
         case ChatSource():
             return _chats(source, limits)
+        case TaggedSource():
+            return _tagged(source)
+        case PairSource():
+            return _pairs(source)
 
 
 def _table(source: TableSource) -> Profile:
@@ -158,3 +164,32 @@ def _chats(source: ChatSource, limits: Limits) -> Profile:
     problems.check()
     kind = Kind.PREFERENCES if source.is_preference else Kind.CONVERSATIONS
     return Profile(kind, "jsonl", examples, source.columns)
+
+
+def _tagged(source: TaggedSource) -> Profile:
+    problems = Problems()
+    classes = Classes()
+    examples = words = 0
+    for sentence in source.rows(problems):
+        examples += 1
+        words += len(sentence.tokens)
+        try:
+            classes.add(sentence.tags)
+        except ValueError as error:
+            problems.add(sentence.where, str(error))
+    problems.check()
+    if not examples:
+        raise InvalidData("there are no sentences")
+    return Profile(Kind.TOKENS, source.format, examples, source.columns, classes.counts, words=words)
+
+
+def _pairs(source: PairSource) -> Profile:
+    problems = Problems()
+    examples = words = 0
+    for pair in source.rows(problems):
+        examples += 1
+        words += len(pair.source.split()) + len(pair.target.split())
+    problems.check()
+    if not examples:
+        raise InvalidData("there are no pairs")
+    return Profile(Kind.PAIRS, source.format, examples, source.columns, words=words)

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     CONVERSATIONS = "conversations"
     PREFERENCES = "preferences"
     SEGMENTED = "segmented_images"
+    TOKENS = "tagged_tokens"
+    PAIRS = "text_pairs"
 
 
 @dataclass(frozen=True)

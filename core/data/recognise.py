@@ -15,12 +15,13 @@ from core.data.archives import Container, Member, read_members
 from core.data.arrays import is_idx
 from core.data.audio import is_audio
 from core.data.compression import DEFAULT_LIMITS, HEAD_BYTES, Limits, compression_of, read_head
+from core.data.conll import conll_format
 from core.data.delimited import Dialect, sniff
 from core.data.problems import Problems
 from core.errors import InvalidData, Problem
 
 KNOWN = (
-    "plain text, JSON Lines, CSV, TSV, Parquet, NumPy .npy or .npz, safetensors, IDX, "
+    "plain text, JSON Lines, CSV, TSV, Parquet, CoNLL, NumPy .npy or .npz, safetensors, IDX, "
     "or a zip or tar of images or recordings; gzip or zstd around it"
 )
 _PICKLE = "a pickle, which can run code and is never loaded: save it as CSV, Parquet, .npz or safetensors"
@@ -167,6 +168,8 @@ def _text(head: bytes) -> Found:
         return Found("jsonl")
     if re.match(rb"\[\s*\{", start) and _is_json_array(head):
         raise InvalidData("a JSON array: write one object a line (pandas: to_json(..., orient='records', lines=True))")
+    if conll := conll_format(head):
+        return Found(conll)
     dialect = sniff(head, is_whole=len(head) < HEAD_BYTES)
     if dialect is not None:
         return Found("tsv" if dialect.delimiter == "\t" else "csv", dialect=dialect)

@@ -1,4 +1,4 @@
-"""A file opened as what it holds: a table, texts, pictures, pixels, recordings or conversations."""
+"""A file opened as what it holds: a table, texts alone, tagged or in pairs, pictures, recordings, conversations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from core.data.arrays import ArraySet, label_values, open_arrays
 from core.data.blocks import Block, record_blocks
 from core.data.chats import is_conversation, is_preference
 from core.data.compression import DEFAULT_LIMITS, Limits
+from core.data.conll import TaggedTokens, choose_conll_columns, conll_columns, conll_sentences
 from core.data.delimited import DelimitedFile
 from core.data.documents import plain_documents
 from core.data.folders import folder_classes, folder_of
@@ -24,6 +25,8 @@ from core.data.pictures import MAX_IMAGE_BYTES, Encoded
 from core.data.problems import Problems
 from core.data.recognise import Found, recognise
 from core.data.records import Records, choose_roles
+from core.data.tagged_tokens import choose_tagged_columns, tagged_rows
+from core.data.text_pairs import TextPair, choose_pair_columns, pair_rows
 from core.errors import InvalidData
 
 TextRow = tuple[str, str, object]  # where it stands, the text, its label
@@ -107,8 +110,46 @@ class ChatSource:
     is_preference: bool
 
 
+@dataclass(frozen=True)
+class TaggedSource:
+    """Sentences with a tag for each token."""
+
+    format: str
+    columns: tuple[str, ...]
+    rows: Callable[[Problems], Iterator[TaggedTokens]]
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Texts in pairs, one to read and one to write."""
+
+    format: str
+    columns: tuple[str, ...]
+    rows: Callable[[Problems], Iterator[TextPair]]
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """Columns by name where they are given; none: found by the usual names."""
+
+    tokens: str | None = None
+    tags: str | None = None
+    source: str | None = None
+    target: str | None = None
+
+
+USUAL = ColumnNames()
 Source = (
-    TableSource | TextSource | PictureSource | SegmentedSource | PixelSource | AudioSource | FrameSource | ChatSource
+    TableSource
+    | TextSource
+    | PictureSource
+    | SegmentedSource
+    | PixelSource
+    | AudioSource
+    | FrameSource
+    | ChatSource
+    | TaggedSource
+    | PairSource
 )
 
 NOUNS: dict[type[Source], str] = {
@@ -120,16 +161,25 @@ NOUNS: dict[type[Source], str] = {
     AudioSource: "recordings",
     FrameSource: "frames of recordings",
     ChatSource: "conversations",
+    TaggedSource: "tokens with tags",
+    PairSource: "texts in pairs",
 }
 
 
 def open_source(
-    path: Path, *, text: str | None = None, label: str | None = None, limits: Limits = DEFAULT_LIMITS
+    path: Path,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    columns: ColumnNames = USUAL,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Source:
     """What the file holds, recognised from its content; columns by name where they are given."""
     found = recognise(path, limits)
     if found.format == "text":
         return TextSource("text", lambda problems: _plain_rows(path, problems, limits))
+    if found.format in ("conllu", "conll"):
+        return _conll(path, found.format, columns, limits)
     if found.format == "image_archive" and found.container:
         layout = layout_of_images(path, found.container, limits)
         if layout.kind == "masks":
@@ -139,7 +189,7 @@ def open_source(
         return AudioSource(path, found.container)
     if found.format in ("npy", "npz", "safetensors", "idx"):
         return _of_arrays(open_arrays(path, found.format, container=found.container, label=label, limits=limits))
-    return _of_records(_open_records(path, found, limits), path, text=text, label=label)
+    return _of_records(_open_records(path, found, limits), path, text=text, label=label, columns=columns)
 
 
 def wrong_kind(source: Source, wanted: str) -> InvalidData:
@@ -165,18 +215,42 @@ def _open_records(path: Path, found: Found, limits: Limits) -> DelimitedFile | J
 
 
 def _of_records(
-    records: DelimitedFile | JsonLinesFile | ParquetFile, path: Path, *, text: str | None, label: str | None
+    records: DelimitedFile | JsonLinesFile | ParquetFile,
+    path: Path,
+    *,
+    text: str | None,
+    label: str | None,
+    columns: ColumnNames,
 ) -> Source:
     if isinstance(records, JsonLinesFile) and (is_conversation(records.names) or is_preference(records.names)):
         return ChatSource(path, records.names, is_preference(records.names))
     if isinstance(records, ParquetFile) and records.image_column is not None:
         return _picture_records(records, records.image_column, label)
+    if text is None and label is None and (found := _of_two_columns(records, columns)) is not None:
+        return found
     roles = choose_roles(records, text=text, label=label)
     if roles.text is not None:
         return _text_records(records, roles.text, roles.label)
     classes = Classes()
     blocks = lambda: record_blocks(records, roles, classes)  # noqa: E731
     return TableSource(records.format, records.names, roles.features, blocks, roles.label is not None, classes)
+
+
+def _of_two_columns(records: Records, columns: ColumnNames) -> Source | None:
+    """Tagged tokens or texts in pairs, if these are such records."""
+    tagged = choose_tagged_columns(records, tokens=columns.tokens, tags=columns.tags)
+    if tagged is not None:
+        return TaggedSource(records.format, records.names, lambda problems: tagged_rows(records, tagged, problems))
+    pair = choose_pair_columns(records, source=columns.source, target=columns.target)
+    if pair is not None:
+        return PairSource(records.format, records.names, lambda problems: pair_rows(records, pair, problems))
+    return None
+
+
+def _conll(path: Path, format: str, columns: ColumnNames, limits: Limits) -> TaggedSource:
+    names = conll_columns(path, format, limits)
+    places = choose_conll_columns(names, tokens=columns.tokens, tags=columns.tags)
+    return TaggedSource(format, names, lambda problems: conll_sentences(path, names, places, problems, limits))
 
 
 def _text_records(records: Records, text: str, label: str | None) -> TextSource:

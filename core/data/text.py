@@ -1,8 +1,8 @@
-"""Documents and labelled texts."""
+"""Documents, and texts with a label, with a tag for each token, or in pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import torch
 from core.data.labels import Classes
 from core.data.problems import Problems
 from core.data.records import LABEL_NAMES
-from core.data.sources import TextSource, open_source, wrong_kind
+from core.data.sources import ColumnNames, PairSource, TaggedSource, TextSource, open_source, wrong_kind
+from core.data.text_pairs import TextPair
 from core.errors import InvalidData
 
 
@@ -25,12 +26,26 @@ class LabelledText:
     class_names: tuple[str, ...]
 
 
-def read_documents(path: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class TaggedText:
+    """Sentences and a tag for each of their tokens."""
+
+    tokens: tuple[Sequence[str], ...]
+    tags: tuple[Sequence[str], ...]
+    class_names: tuple[str, ...]  # all tags, in natural order
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def read_documents(path: Path, *, text: str | None = None) -> Iterator[str]:
     """The documents, empty ones left out: of plain text, or of the text column of JSON Lines, CSV or Parquet.
+
+    `text`: that column; none: found by name.
 
     Raises InvalidData by line, in the end or after a hundred problems.
     """
-    return _documents(_open(path))
+    return _documents(_open(path, text=text))
 
 
 def read_labelled_text(path: Path, *, text: str | None = None, label: str | None = None) -> LabelledText:
@@ -54,6 +69,36 @@ def read_labelled_text(path: Path, *, text: str | None = None, label: str | None
         raise InvalidData("there are no documents")
     labels = classes.order()[np.array(codes, dtype=np.int64)]
     return LabelledText(tuple(texts), torch.from_numpy(labels), classes.names)
+
+
+def read_tagged_text(path: Path, *, tokens: str | None = None, tags: str | None = None) -> TaggedText:
+    """All sentences, from the columns so named, or else from those that bear the usual names; raises InvalidData."""
+    source = open_source(path, columns=ColumnNames(tokens=tokens, tags=tags))
+    if not isinstance(source, TaggedSource):
+        raise wrong_kind(source, "tokens with tags")
+    problems = Problems()
+    classes = Classes()
+    sentences = []
+    for sentence in source.rows(problems):
+        classes.add(sentence.tags)
+        sentences.append(sentence)
+    problems.check()
+    if not sentences:
+        raise InvalidData("there are no sentences")
+    return TaggedText(tuple(each.tokens for each in sentences), tuple(each.tags for each in sentences), classes.names)
+
+
+def read_text_pairs(path: Path, *, source: str | None = None, target: str | None = None) -> list[TextPair]:
+    """All pairs, from the columns so named, or else from those that bear the usual names; raises InvalidData."""
+    opened = open_source(path, columns=ColumnNames(source=source, target=target))
+    if not isinstance(opened, PairSource):
+        raise wrong_kind(opened, "texts in pairs, such as source and target")
+    problems = Problems()
+    found = list(opened.rows(problems))
+    problems.check()
+    if not found:
+        raise InvalidData("there are no pairs")
+    return found
 
 
 def _open(path: Path, *, text: str | None = None, label: str | None = None) -> TextSource:

@@ -1,0 +1,113 @@
+"""Conversations and preference pairs in memory, all in one form, whoever's JSON Lines they came in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.data.chats import check_conversation, check_preference
+from core.data.json_lines import read_objects
+from core.data.problems import Problems
+from core.data.sources import ChatSource, open_source, wrong_kind
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in turn; `content` of each is one text. An assistant's message of `weight` 0 is not to be learned."""
+
+    where: str
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What was said, a better answer and a worse one."""
+
+    where: str
+    prompt: Sequence[Message]
+    chosen: Sequence[Message]
+    rejected: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]] | None = None
+
+
+def read_conversations(path: Path) -> list[Conversation]:
+    """All conversations; raises InvalidData by line."""
+    source = open_source(path)
+    if not isinstance(source, ChatSource) or source.is_preference:
+        raise wrong_kind(source, "conversations: JSON Lines with messages")
+    problems = Problems()
+    found = []
+    for where, value in read_objects(path, problems):
+        try:
+            check_conversation(value)
+        except ValueError as error:
+            problems.add(where, str(error))
+        else:
+            found.append(Conversation(where, _messages(value["messages"]), value.get("tools")))
+    problems.check()
+    return found
+
+
+def read_preferences(path: Path) -> list[Preference]:
+    """All pairs of answers; raises InvalidData by line."""
+    source = open_source(path)
+    if not isinstance(source, ChatSource) or not source.is_preference:
+        raise wrong_kind(source, "preferences: JSON Lines with prompt, chosen and rejected")
+    problems = Problems()
+    found = []
+    for where, value in read_objects(path, problems):
+        try:
+            check_preference(value)
+        except ValueError as error:
+            problems.add(where, str(error))
+        else:
+            found.append(_preference(where, value))
+    problems.check()
+    return found
+
+
+def _preference(where: str, value: Mapping[str, Any]) -> Preference:
+    if "preferred_output" in value:
+        given, better, worse = value["input"], value["preferred_output"], value["non_preferred_output"]
+        prompt, tools = given["messages"], given.get("tools")
+    else:
+        prompt, better, worse, tools = value["prompt"], value["chosen"], value["rejected"], value.get("tools")
+    return Preference(
+        where,
+        _messages(prompt, role="user"),
+        _messages(better, role="assistant"),
+        _messages(worse, role="assistant"),
+        tools,
+    )
+
+
+def _messages(given: str | Sequence[Message], *, role: str = "user") -> list[Message]:
+    """Messages whose content is text; a bare text is a message of `role`."""
+    if isinstance(given, str):
+        return [{"role": role, "content": given}]
+    return [_plain(message) for message in given]
+
+
+def _plain(message: Message) -> Message:
+    """The message with the text of its parts, and its tools' arguments as objects, which chat templates ask for."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
+    plain: dict[str, Any] = {**message, "content": content or ""}
+    if message.get("tool_calls"):
+        plain["tool_calls"] = [_with_objects(call) for call in message["tool_calls"]]
+    return plain
+
+
+def _with_objects(call: Any) -> Any:
+    try:
+        arguments = json.loads(call["function"]["arguments"])
+    except (ValueError, KeyError, TypeError):
+        return call
+    return {**call, "function": {**call["function"], "arguments": arguments}}
