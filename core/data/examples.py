@@ -105,3 +105,56 @@ def write_labelled_text(path: Path, *, documents: int = 120) -> None:
     topics = [("animals", "machines")[index % 2] for index in range(documents)]
     lines = [json.dumps({"text": sentence(random, topic), "label": topic}) for topic in topics]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_conversations(path: Path, *, count: int = 60) -> None:
+    """JSON Lines with `messages`: asked for what a thing is, an assistant names its topic."""
+    random = np.random.default_rng(0)
+    lines = []
+    for index in range(count):
+        topic = ("animals", "machines")[index % 2]
+        messages = [
+            {"role": "user", "content": sentence(random, topic)},
+            {"role": "assistant", "content": f"that is about {topic}."},
+        ]
+        lines.append(json.dumps({"messages": messages}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_preferences(path: Path, *, count: int = 60) -> None:
+    """JSON Lines with `prompt`, `chosen` and `rejected`: answers about animals are better than those about machines."""
+    random = np.random.default_rng(0)
+    lines = []
+    for _ in range(count):
+        better, worse = sentence(random, "animals"), sentence(random, "machines")
+        lines.append(json.dumps({"prompt": "tell me something.", "chosen": better, "rejected": worse}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_tagged_tokens(path: Path, *, count: int = 60) -> None:
+    """JSON Lines with `tokens` and `tags`: subjects and objects are entities of their topic, in BIO."""
+    random = np.random.default_rng(0)
+    lines = []
+    for index in range(count):
+        topic = ("animals", "machines")[index % 2]
+        tokens: list[str] = []
+        tags: list[str] = []
+        for words in (_SUBJECTS, _VERBS, _OBJECTS):
+            part = str(random.choice(words[topic])).split()
+            kind = topic[:-1].upper()
+            tags += ["O"] * len(part) if words is _VERBS else [f"B-{kind}", *[f"I-{kind}"] * (len(part) - 1)]
+            tokens += part
+        lines.append(json.dumps({"tokens": tokens, "tags": tags}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_text_pairs(path: Path, *, count: int = 60) -> None:
+    """JSON Lines with `source` and `target`: the subject of a sentence is to be written."""
+    random = np.random.default_rng(0)
+    lines = []
+    for index in range(count):
+        topic = ("animals", "machines")[index % 2]
+        subject = str(random.choice(_SUBJECTS[topic]))
+        rest = f"{random.choice(_VERBS[topic])} {random.choice(_OBJECTS[topic])}."
+        lines.append(json.dumps({"source": f"{subject} {rest}", "target": subject}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Uploaded models: a zip or tar of a Hugging Face folder, with safetensors weights only."""
+"""Uploaded models: a zip or tar of a Hugging Face folder with safetensors weights or a GGUF file, or that file."""
 
 from __future__ import annotations
 
@@ -14,30 +14,38 @@ from core.data.recognise import is_tar
 from core.errors import InvalidData
 
 CONFIG = "config.json"
+GGUF = b"GGUF"  # what such a file begins with
+GGUF_VERSIONS = (2, 3)
 MAX_CONFIG_BYTES = 2**20
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 MAX_MEMBERS = 1000
 # What a model folder may bring: data. Everything else (pickled weights, Python files) is left out, never executed.
-KEPT = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".csv", ".png"})
+KEPT = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".csv", ".png", ".gguf"})
 PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib"})
 
 
 def inspect_model_archive(path: Path, *, max_unpacked_bytes: int = 256 * 2**30) -> None:
-    """Check that the archive holds one model folder with a config.json and safetensors weights; raises InvalidData."""
+    """Check that this is one model folder with a config.json and safetensors weights, or a GGUF file, with or without
+    a folder around it; raises InvalidData.
+    """
     problems = Problems()
+    if _is_gguf(path):
+        return
     root = _root(path, max_unpacked_bytes)
     has_weights = False
     for name, member in _below(root, path, problems, max_unpacked_bytes):
         suffix = PurePosixPath(name).suffix.lower()
-        has_weights = has_weights or suffix == ".safetensors"
+        has_weights = has_weights or suffix in (".safetensors", ".gguf")
         if suffix in PICKLED:
             problems.add(member.name, "pickled weights are not read: save the model with safetensors")
         elif suffix == ".safetensors":
             _check_weights(member, problems)
+        elif suffix == ".gguf" and not is_gguf(member.read_head(8)):
+            problems.add(member.name, "is not GGUF of version 2 or 3, whatever its name says")
         elif name == CONFIG:
             _check_config(member, problems)
     if not has_weights:
-        problems.add(root or "the archive", "holds no .safetensors file: save the model with safetensors")
+        problems.add(root or "the archive", "holds no .safetensors and no .gguf file: save the model with safetensors")
     problems.check()
 
 
@@ -52,6 +60,10 @@ def unpack_model_archive(path: Path, folder: Path, *, max_unpacked_bytes: int = 
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    if _is_gguf(path):
+        shutil.copyfile(path, partial / "model.gguf")
+        partial.replace(folder)
+        return
     for name, member in _below(_root(path, max_unpacked_bytes), path, problems, max_unpacked_bytes):
         if PurePosixPath(name).suffix.lower() in KEPT:
             target = partial / name
@@ -62,14 +74,29 @@ def unpack_model_archive(path: Path, folder: Path, *, max_unpacked_bytes: int = 
     partial.replace(folder)
 
 
+def is_gguf(head: bytes) -> bool:
+    """Whether a GGUF file begins here, of a version that is read."""
+    return head.startswith(GGUF) and int.from_bytes(head[4:8], "little") in GGUF_VERSIONS
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_gguf(file.read(8))
+
+
 def _root(path: Path, max_unpacked_bytes: int) -> str:
-    """The folder in the archive that holds the outermost config.json."""
+    """The folder in the archive that holds the outermost config.json, or else the outermost GGUF file."""
     problems = Problems()
     members = read_members(path, _container(path), problems, _limits(max_unpacked_bytes))
-    found = [name for member in members if PurePosixPath(name := member.name).name == CONFIG]
+    names = [member.name for member in members]
     problems.check()
+    found = [name for name in names if PurePosixPath(name).name == CONFIG] or [
+        name for name in names if name.endswith(".gguf")
+    ]
     if not found:
-        raise InvalidData("the archive has no config.json: send a zip or tar of a Hugging Face model folder")
+        raise InvalidData(
+            "the archive has no config.json and no .gguf file: send a zip or tar of a Hugging Face model folder"
+        )
     outermost = min(found, key=lambda name: (name.count("/"), name))
     return outermost.rpartition("/")[0]
 
@@ -116,7 +143,7 @@ def _container(path: Path) -> Container:
     with open_data(path) as stream:
         if is_tar(stream.read(1024)):
             return "tar"
-    raise InvalidData("a base model is sent as a zip or tar of its folder")
+    raise InvalidData("a base model is sent as a zip or tar of its folder, or as a GGUF file")
 
 
 def _limits(max_unpacked_bytes: int) -> Limits:

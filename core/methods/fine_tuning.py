@@ -21,12 +21,20 @@ from core.networks.adapting import (
 from core.registry import Example, method
 from core.spec import Frozen, fill, refuse
 from core.tasks import KINDS, check_task, open_task
-from core.tasks.task import Task, TuningSpec
+from core.tasks.task import WRITING, Task, TuningSpec
 from core.training.batches import Batches
 from core.training.learning import Learning
 from core.training.run import Run
 
 LEARNING_RATES = {"full": 1e-4, "gradual": 1e-4, "frozen_encoder": 3e-3, "lora": 1e-3}
+# Of models that write, which are larger, and whose head is not new; a preference moves them further a step.
+RATES_OF_WRITING = {"full": 2e-5, "gradual": 2e-5, "lora": 2e-4}
+RATES_OF_TASK = {
+    "language_model": RATES_OF_WRITING,
+    "chat": RATES_OF_WRITING,
+    "preference": {"full": 1e-6, "gradual": 1e-6, "lora": 2e-5},
+}
+BATCH_OF_WRITING = 8
 
 
 class LoRA(Frozen):
@@ -53,7 +61,10 @@ class FineTuningSpec(TuningSpec):
     lora: LoRA | None = Field(None, description="Settings of the adapters, for strategy lora.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Examples a gradient step learns from.")
     learning_rate: float = Field(
-        1e-4, gt=0, le=100, description="Size of a gradient step, at its peak; frozen_encoder: 0.003, lora: 0.001."
+        1e-4,
+        gt=0,
+        le=100,
+        description="Size of a gradient step, at its peak; left out, it follows from strategy and task.",
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, le=10, description="Decoupled weight decay (AdamW).")
@@ -63,9 +74,8 @@ class FineTuningSpec(TuningSpec):
     @classmethod
     def _settings_of_a_strategy(cls, data: Any) -> Any:
         data = fill(data, "lora", {}, when=lambda given: given.get("strategy") == "lora")
-        for strategy, rate in LEARNING_RATES.items():
-            data = fill(data, "learning_rate", rate, when=lambda given, s=strategy: given.get("strategy", "full") == s)
-        return data
+        data = fill(data, "learning_rate", _usual_rate(data), when=lambda given: _usual_rate(given) is not None)
+        return fill(data, "batch_size", BATCH_OF_WRITING, when=lambda given: given.get("task") in RATES_OF_TASK)
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
@@ -73,17 +83,31 @@ class FineTuningSpec(TuningSpec):
             refuse(self, "lora", because=f"the strategy is {self.strategy}")
         elif self.lora is None:
             raise ValueError("strategy lora needs lora")
+        if self.strategy == "frozen_encoder" and self.task in WRITING:
+            raise ValueError(
+                f"frozen_encoder would learn nothing: {self.task} keeps the base's head; take lora or full"
+            )
         if self.reinitialize and self.strategy != "full":
             raise ValueError(f"reinitialize needs strategy full: {self.strategy} would keep random weights as they are")
         return self
 
 
+def _usual_rate(given: Any) -> float | None:
+    """The learning rate where none is given, None where the strategy is no strategy."""
+    if not isinstance(given, Mapping):
+        return None
+    rates = RATES_OF_TASK.get(given.get("task", ""), LEARNING_RATES)
+    return rates.get(given.get("strategy", "full"))
+
+
 @method(
     reads=KINDS,
     paper="Yosinski et al. 2014, How transferable are features in deep neural networks?; Devlin et al. 2019; gradual "
-    "unfreezing: Howard & Ruder 2018; adapters: Hu et al. 2022, LoRA; Liu et al. 2024, DoRA",
+    "unfreezing: Howard & Ruder 2018; adapters: Hu et al. 2022, LoRA; Liu et al. 2024, DoRA; preferences: Rafailov et "
+    "al. 2023, DPO",
     opens_with="transformers (AutoModelForSequenceClassification, AutoModelForImageClassification, "
-    "AutoModelForAudioClassification, AutoModelForSemanticSegmentation, AutoTokenizer, AutoFeatureExtractor); "
+    "AutoModelForAudioClassification, AutoModelForSemanticSegmentation, AutoModelForTokenClassification, "
+    "AutoModelForSeq2SeqLM, AutoModelForCausalLM, AutoTokenizer, AutoFeatureExtractor); "
     "adapters in adapter/: peft; bases of our own: safetensors",
     example=Example(
         spec={

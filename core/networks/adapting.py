@@ -93,7 +93,7 @@ def add_adapters(
     owners = {name.rpartition(".")[0] for name in new_parameters}
     learned = [*head, *sorted(name for name in owners if not is_inside(name, head))]
     linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear | transformers.Conv1D)]
-    adapted = [name for name in linear if not is_inside(name, learned)]
+    adapted = [name for name in linear if not is_inside(name, [*learned, *_vocabulary_heads(network)])]
     if not adapted:
         raise InvalidSpec(
             "lora adapts linear layers, and the base has none beside its head: take full or frozen_encoder",
@@ -117,6 +117,12 @@ def add_adapters(
     return found
 
 
+def _vocabulary_heads(network: Any) -> list[str]:
+    """What makes logits of all tokens: often the table of embeddings, and too large for adapters of low rank to pay."""
+    head = network.get_output_embeddings()
+    return [name for name, module in network.named_modules() if module is head]
+
+
 def merged(network: Any) -> nn.Module:
     """The adapters worked into the weights; a plain transformers model again."""
     found: nn.Module = network.merge_and_unload()
@@ -125,7 +131,7 @@ def merged(network: Any) -> nn.Module:
 
 def save_adapters(network: Any, folder: Path) -> None:
     """Write what peft opens on the base, without where the base lay in training."""
-    network.save_pretrained(folder)
+    network.save_pretrained(folder, save_embedding_layers=False)
     path = folder / "adapter_config.json"
     config = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": None}
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

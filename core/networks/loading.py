@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 
 from core.errors import InvalidData
+from core.networks.gguf import gguf_of
 from core.networks.saving import is_network_config, load_network
 
 
@@ -33,11 +34,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load_model(folder: str | Path) -> nn.Module:
     """The trained model in `folder`, in evaluation mode.
 
-    Opens every artifact folder made here (adapters are merged into their weights) and any Hugging Face folder with
-    safetensors weights.
+    Opens every artifact folder made here (adapters are merged into their weights), any Hugging Face folder with
+    safetensors weights, and language models of GGUF files.
     Nothing from the folder is executed, and pickled weights are refused. Raises InvalidData.
     """
     folder = Path(folder)
+    if gguf := gguf_of(folder):
+        language_model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, **gguf
+        )
+        return language_model.eval()
     config = read_config(folder)
     if is_network_config(config):
         return load_network(folder)

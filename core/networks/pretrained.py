@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 
 from core.errors import InvalidData
+from core.networks.gguf import gguf_of
 from core.networks.masked_autoencoder import encoder_config
 
 MAX_TOKENS = 512
@@ -27,13 +28,15 @@ class Reading(NamedTuple):
     """How a model reads texts."""
 
     tokenizer: Any
-    max_length: int  # tokens, at most MAX_TOKENS
+    max_length: int  # in tokens
 
 
 def open_config(folder: Path, *, param: str) -> Any:
     """The folder's configuration, of a masked autoencoder its encoder's; raises InvalidData, of field `param`."""
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, **gguf_of(folder)
+        )
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise InvalidData(f"config.json cannot be used: {error!s:.300}", param=param) from None
     return encoder_config(config) if isinstance(config, transformers.ViTMAEConfig) else config
@@ -42,7 +45,8 @@ def open_config(folder: Path, *, param: str) -> Any:
 def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = None) -> Pretrained:
     """The network in float32, in evaluation mode, as `transformers.<auto_class>` opens it; raises InvalidData.
 
-    `config`: in place of the folder's own; parameters of other shapes are new ones. Pickled weights are refused.
+    `config`: in place of the folder's own; parameters of other shapes are new ones. Pickled weights are refused; the
+    quantised ones of a GGUF file are read as what they stand for.
     """
     try:
         network, info = getattr(transformers, auto_class).from_pretrained(
@@ -54,6 +58,7 @@ def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = 
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **gguf_of(folder),
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
@@ -61,15 +66,27 @@ def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = 
     return Pretrained(network.eval(), frozenset({*info["missing_keys"], *resized}))
 
 
-def open_tokenizer(folder: Path, network: nn.Module, *, param: str) -> Reading:
-    """The folder's tokenizer, and how many tokens of a text both take; raises InvalidData. It always has a padding."""
-    if not any((folder / name).exists() for name in TOKENIZERS):
+def fresh(config: Any, auto_class: str) -> nn.Module:
+    """A network of this configuration with random weights in float32, in evaluation mode."""
+    network: nn.Module = getattr(transformers, auto_class).from_config(config, dtype=torch.float32)
+    return network.eval()
+
+
+def open_tokenizer(folder: Path, network: nn.Module, *, param: str, at_most: int = MAX_TOKENS) -> Reading:
+    """The folder's tokenizer, and how many tokens of a text both take, `at_most` so many; raises InvalidData.
+
+    It always has a padding token.
+    """
+    gguf = {} if any((folder / name).exists() for name in TOKENIZERS) else gguf_of(folder)
+    if not gguf and not any((folder / name).exists() for name in TOKENIZERS):
         raise InvalidData(
             "the model folder has no tokenizer: put tokenizer.json and tokenizer_config.json beside config.json",
             param=param,
         )
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True, **gguf
+        )
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise InvalidData(f"the tokenizer cannot be opened: {error!s:.300}", param=param) from None
     config: Any = network.config
@@ -77,7 +94,7 @@ def open_tokenizer(folder: Path, network: nn.Module, *, param: str) -> Reading:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    limits = [_positions(network), tokenizer.model_max_length, MAX_TOKENS]
+    limits = [_positions(network), getattr(config, "max_position_embeddings", 0), tokenizer.model_max_length, at_most]
     return Reading(tokenizer, min(limit for limit in limits if limit > 0))
 
 

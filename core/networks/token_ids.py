@@ -36,14 +36,18 @@ class TokenIds:
         return {"input_ids": ids, "attention_mask": mask.long()}
 
 
-def encode(texts: Sequence[str], tokenizer: Any, *, max_length: int) -> TokenIds:
-    """The texts as `tokenizer` has them, special tokens included, each cut to `max_length` tokens."""
+def encode(texts: Sequence[str], tokenizer: Any, *, max_length: int, is_target: bool = False) -> TokenIds:
+    """The texts as `tokenizer` has them, special tokens included, each cut to `max_length` tokens.
+
+    `is_target`: as texts to be written, for which some tokenizers of translation models have tokens of their own.
+    """
     parts: list[np.ndarray[Any, np.dtype[np.int32]]] = []
     lengths: list[int] = []
     truncated = 0
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         block = list(texts[start : start + TEXTS_AT_ONCE])
-        found = tokenizer(block, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+        given = {"text_target" if is_target else "text": block}
+        found = tokenizer(**given, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
         whole = [len(ids) == max_length for ids in found]
         truncated += _longer(
             [text for text, is_full in zip(block, whole, strict=True) if is_full], tokenizer, max_length

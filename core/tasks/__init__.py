@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 from core.data.profile import Kind, Profile
 from core.errors import InvalidSpec
-from core.tasks import classification, semantic_segmentation
+from core.tasks import (
+    chat,
+    classification,
+    language_model,
+    preference,
+    semantic_segmentation,
+    sequence_to_sequence,
+    token_classification,
+)
 from core.tasks.task import Task, TaskType, TuningSpec
 from core.training.run import Run
 
@@ -16,6 +24,11 @@ TASKS: Mapping[str, TaskType] = {
     "table_classification": classification.TABLES,
     "audio_classification": classification.SOUNDS,
     "semantic_segmentation": semantic_segmentation.TASK,
+    "token_classification": token_classification.TASK,
+    "sequence_to_sequence": sequence_to_sequence.TASK,
+    "language_model": language_model.TASK,
+    "chat": chat.TASK,
+    "preference": preference.TASK,
 }
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.reads))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from core.data.profile import Kind, Profile
 from core.spec import ModelReference, model_field
@@ -20,20 +20,38 @@ TaskName = Literal[
     "table_classification",
     "audio_classification",
     "semantic_segmentation",
+    "token_classification",
+    "sequence_to_sequence",
+    "language_model",
+    "chat",
+    "preference",
 ]
 
+Column = Annotated[str, StringConstraints(min_length=1, max_length=200)] | None
+
 CLASSIFICATION = ("image_classification", "text_classification", "table_classification", "audio_classification")
+WRITING = ("sequence_to_sequence", "language_model", "chat", "preference")  # they keep the base's own head
+SAMPLED = ("sequence_to_sequence", "language_model", "chat")
 # The tasks for which a setting means something; for all others it is refused.
 TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
-    "text": ("text_classification",),
+    "text": ("text_classification", "language_model"),
     "label": ("text_classification", "table_classification"),
-    "max_length": ("text_classification",),
+    "max_length": ("text_classification", "token_classification", *WRITING),
+    "tokens": ("token_classification",),
+    "tags": ("token_classification",),
+    "source": ("sequence_to_sequence",),
+    "target": ("sequence_to_sequence",),
+    "beams": ("sequence_to_sequence",),
+    "samples": SAMPLED,
+    "sample_tokens": SAMPLED,
+    "packing": ("chat",),
+    "beta": ("preference",),
     "max_seconds": ("audio_classification",),
     "image_size": ("semantic_segmentation",),
     "jitter": ("image_classification", "semantic_segmentation"),
     "horizontal_flip": ("image_classification", "semantic_segmentation"),
-    "label_smoothing": CLASSIFICATION,
-    "class_weights": CLASSIFICATION,
+    "label_smoothing": (*CLASSIFICATION, "token_classification", "sequence_to_sequence", "preference"),
+    "class_weights": (*CLASSIFICATION, "token_classification"),
 }
 
 
@@ -42,7 +60,7 @@ class TuningSpec(LabelledSpec):
 
     task: TaskName = Field(description="What is to be learned.")
     base: ModelReference = model_field(
-        description="The pretrained model: made here, or an uploaded Hugging Face folder with safetensors."
+        description="The pretrained model: made here, or an uploaded Hugging Face folder with safetensors or GGUF."
     )
     reinitialize: bool = Field(
         False, description="Forget the base's weights and keep its architecture and tokenizer: the baseline."
@@ -53,10 +71,34 @@ class TuningSpec(LabelledSpec):
     image_size: int | None = Field(
         None, ge=16, le=4096, description="Pixels a side that images are resized to; none: those that the base names."
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Part of each target that is spread over all classes.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Part of each target that is spread over all classes, or over both answers."
+    )
     class_weights: Literal["balanced"] | None = Field(
         None, description="Whether rare classes count as much as frequent ones (balanced)."
     )
+
+    tokens: Column = Field(None, description="Column of the tokens; none: found by name.")
+    tags: Column = Field(None, description="Column of the tokens' tags; none: found by name; of CoNLL-U: upos.")
+    source: Column = Field(None, description="Column of the texts to read, or their language; none: found by name.")
+    target: Column = Field(None, description="Column of the texts to write, or their language; none: found by name.")
+    beams: int = Field(1, ge=1, le=64, description="Beginnings that are kept in search of the likeliest text to write.")
+    samples: int = Field(3, ge=0, le=20, description="Examples that the model answers for people to read.")
+    sample_tokens: int = Field(64, ge=1, le=4096, description="Tokens of such an answer at most.")
+    packing: bool = Field(
+        True, description="Lay short conversations side by side in a row; the model sees each by itself all the same."
+    )
+    beta: float = Field(0.1, gt=0, le=100, description="How strongly the model is kept near the base (DPO).")
+
+    @model_validator(mode="after")
+    def _columns_go_together(self) -> Self:
+        if (self.source is None) != (self.target is None):
+            raise ValueError("source and target go together: name both columns, or neither")
+        if self.task == "preference" and self.label_smoothing >= 0.5:
+            raise ValueError("label_smoothing of preferences is below 0.5: from there on the worse answer is preferred")
+        if self.task == "preference" and self.reinitialize:
+            raise ValueError("reinitialize would have no effect worth having: preferences are learned relative to base")
+        return self
 
     @model_validator(mode="after")
     def _settings_fit_the_task(self) -> Self:

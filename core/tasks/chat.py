@@ -1,0 +1,119 @@
+"""Answering as the assistant of conversations does: supervised fine-tuning on its turns alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from core.data.conversations import Conversation, Message, read_conversations
+from core.data.packing import PackedRows, pack_whole
+from core.data.problems import Problems
+from core.data.profile import Kind, Profile
+from core.errors import InvalidData
+from core.networks.chat_template import Rendered, ends_of_turn, give_template, prompt_tokens, render
+from core.networks.language_modeling import keeps_apart
+from core.tasks.language_model import LanguageModel, NextTokens, Prompt, open_language_model
+from core.tasks.task import TaskType, TuningSpec
+from core.training.batches import split
+from core.training.run import Run
+
+
+def open_task(spec: TuningSpec, run: Run) -> NextTokens:
+    """The base, and the conversations as its chat template has them; the loss is of the assistant's tokens alone."""
+    model = open_language_model(spec, run)
+    if give_template(model.tokenizer):
+        run.message("The base has no chat template: it gets a plain one (ChatML), which is saved with it", "info")
+    is_packed = spec.packing and keeps_apart(model.network)
+    if spec.packing and not is_packed:
+        run.message("The base would see across conversations in a row: they are not packed", "warn")
+    training = read_conversations(run.dataset)
+    held_out: list[Conversation] = []
+    if spec.validation_fraction is not None:
+        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
+        training, held_out = [training[row] for row in rows], [training[row] for row in others]
+    elif spec.validation is not None:
+        held_out = read_conversations(run.inputs["validation"])
+    return NextTokens(
+        spec=spec,
+        run=run,
+        model=model,
+        network=model.network,
+        training=_packed(training, model, run, param="dataset", is_packed=is_packed),
+        held_out=_packed(held_out, model, run, param="validation", is_packed=is_packed) if held_out else None,
+        prompts=_prompts(held_out or training, model, spec.samples),
+        ends=ends_of_turn(model.tokenizer),
+    )
+
+
+def _packed(
+    conversations: Sequence[Conversation], model: LanguageModel, run: Run, *, param: str, is_packed: bool
+) -> PackedRows:
+    rendered = _rendered(conversations, model)
+    cut = [Rendered(each.tokens[: model.max_length], each.learned[: model.max_length]) for each in rendered]
+    kept = [each for each in cut if any(each.learned[1:])]
+    _tell_losses(run, rendered, kept, longest=model.max_length)
+    if not kept:
+        raise InvalidData(
+            f"no answer of an assistant is left to learn within {model.max_length} tokens: conversations need messages "
+            "of role assistant, behind others, whose weight is not 0",
+            param=param,
+        )
+    tokens = torch.tensor([token for each in kept for token in each.tokens], dtype=torch.int32)
+    learned = torch.tensor([is_learned for each in kept for is_learned in each.learned])
+    lengths = [len(each.tokens) for each in kept]
+    pad_token = model.tokenizer.pad_token_id or 0
+    if is_packed:
+        return pack_whole(tokens, lengths, row_length=model.max_length, pad_token=pad_token, learned=learned)
+    sizes = torch.tensor(lengths)
+    return PackedRows(tokens, sizes, starts=sizes.cumsum(0) - sizes, pad_token=pad_token, learned=learned)
+
+
+def _rendered(conversations: Sequence[Conversation], model: LanguageModel) -> list[Rendered]:
+    problems = Problems()
+    found: list[Rendered] = []
+    for conversation in conversations:
+        try:
+            found += render(model.tokenizer, conversation.messages, tools=conversation.tools)
+        except ValueError as error:
+            problems.add(conversation.where, str(error))
+    problems.check()
+    return found
+
+
+def _tell_losses(run: Run, rendered: Sequence[Rendered], kept: Sequence[Rendered], *, longest: int) -> None:
+    """Say how many conversations were cut, and how many had nothing to learn."""
+    too_long = sum(len(each.tokens) > longest for each in rendered)
+    if too_long:
+        count = f"{too_long:,} of {len(rendered):,} conversations"
+        run.message(f"{count} are longer than {longest} tokens and are cut there: set max_length", "warn")
+    if len(kept) < len(rendered):
+        run.message(f"{len(rendered) - len(kept):,} conversations hold no answer to learn and are left out", "warn")
+
+
+def _prompts(conversations: Sequence[Conversation], model: LanguageModel, count: int) -> list[Prompt]:
+    """What comes before the last answer of the first conversations that fit."""
+    found: list[Prompt] = []
+    for conversation in conversations:
+        messages = list(conversation.messages)
+        while messages and messages[-1]["role"] != "assistant":
+            messages.pop()
+        if len(messages) < 2 or len(found) == count:
+            continue
+        tokens = prompt_tokens(model.tokenizer, messages[:-1], tools=conversation.tools)
+        if len(tokens) < model.max_length:
+            found.append(Prompt(tokens, _shown(messages[:-1]), str(messages[-1]["content"])))
+    return found
+
+
+def _shown(messages: Sequence[Message]) -> str:
+    return "\n".join(f"[{message['role']}] {message['content']}" for message in messages)
+
+
+def check(spec: TuningSpec, profile: Profile) -> None:
+    """Refuse a single conversation that is to be split."""
+    if spec.validation_fraction is not None and profile.examples < 2:
+        raise InvalidData("one conversation cannot be split for validation", param="dataset")
+
+
+TASK = TaskType(reads=(Kind.CONVERSATIONS,), check=check, open=open_task)

@@ -1,0 +1,250 @@
+"""Preferring the better of two answers: direct preference optimization, without a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from core.data.conversations import Preference, read_preferences
+from core.data.packing import IGNORED, PackedBatch, PackedRows
+from core.data.problems import Problems
+from core.data.profile import Kind, Profile
+from core.errors import InvalidData
+from core.networks.chat_template import Rendered, give_template, render
+from core.networks.language_modeling import decoder, vocabulary_head
+from core.tasks.language_model import LanguageModel, open_language_model
+from core.tasks.task import TaskType, TuningSpec
+from core.training.batches import split
+from core.training.devices import autocast
+from core.training.parts import to_device
+from core.training.run import Run
+
+EVALUATION_ROWS = 4
+
+
+class PairBatch(NamedTuple):
+    """Pairs of answers to the same prompts, and how likely the base found each: [pairs, 2], chosen first."""
+
+    chosen: PackedBatch
+    rejected: PackedBatch
+    reference: torch.Tensor
+
+
+class Pairs(NamedTuple):
+    """All pairs; a row is a whole conversation whose answer is to be judged."""
+
+    chosen: PackedRows
+    rejected: PackedRows
+    reference: torch.Tensor  # [pairs, 2] float32
+
+    def rows(self, rows: torch.Tensor) -> PairBatch:
+        """These pairs."""
+        return PairBatch(self.chosen[rows], self.rejected[rows], self.reference[rows])
+
+
+def preference_losses(
+    chosen: torch.Tensor, rejected: torch.Tensor, reference: torch.Tensor, *, beta: float, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Of each pair, [pairs]: -log sigmoid(beta * margin), equation 7 of Rafailov et al. 2023, where
+
+        margin = (log p(chosen) - log p_base(chosen)) - (log p(rejected) - log p_base(rejected)).
+
+    `chosen`, `rejected` [pairs]: log-probabilities of whole answers; `reference` [pairs, 2]: the base's of both.
+    `smoothing`: how often a pair is believed to be labelled the wrong way round (Mitchell 2023, conservative DPO).
+    """
+    margins = beta * ((chosen - reference[:, 0]) - (rejected - reference[:, 1]))
+    return -(1 - smoothing) * functional.logsigmoid(margins) - smoothing * functional.logsigmoid(-margins)
+
+
+def answer_log_probabilities(network: nn.Module, batch: PackedBatch, *, head: nn.Linear | None) -> torch.Tensor:
+    """The log-probability of each row's targets together, [rows] float32."""
+    inputs = {"input_ids": batch.tokens, "position_ids": batch.positions, "use_cache": False}
+    rows, places = (batch.targets != IGNORED).nonzero(as_tuple=True)
+    if head is None:
+        logits = network(**inputs).logits[rows, places]
+    else:
+        logits = head(decoder(network)(**inputs).last_hidden_state[rows, places])
+    losses = functional.cross_entropy(logits.float(), batch.targets[rows, places], reduction="none")
+    return -torch.zeros(len(batch.tokens), device=losses.device).index_add(0, rows, losses)
+
+
+@dataclass
+class PreferenceTask:
+    """A language model that learns to find better answers likelier than worse ones."""
+
+    spec: TuningSpec
+    run: Run
+    model: LanguageModel
+    network: nn.Module
+    vocabulary_head: nn.Linear | None
+    training: Pairs
+    held_out: Pairs | None
+    head: tuple[str, ...] = ()
+    new_parameters: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.run.step == 0 and (found := self.evaluate()) is not None:
+            self.run.report(**{f"valid_{name}": value for name, value in found.items()})
+
+    @property
+    def examples(self) -> int:
+        """How many pairs there are to learn from."""
+        return len(self.training.reference)
+
+    def freeze(self, *, is_head_alone: bool) -> None:
+        """There is nothing to remember."""
+
+    def batch(self, rows: torch.Tensor, *, generator: torch.Generator) -> PairBatch:
+        """Pairs."""
+        return self.training.rows(rows)
+
+    def loss_of(self, part: PairBatch) -> torch.Tensor:
+        """The pairs' losses, summed."""
+        chosen, rejected = self.log_probabilities(part)
+        losses = preference_losses(
+            chosen, rejected, part.reference, beta=self.spec.beta, smoothing=self.spec.label_smoothing
+        )
+        return losses.sum()
+
+    def log_probabilities(self, part: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the chosen and of the rejected answers, [pairs] each."""
+        with autocast(self.spec.precision, self.run.device):
+            chosen = answer_log_probabilities(self.network, part.chosen, head=self.vocabulary_head)
+            rejected = answer_log_probabilities(self.network, part.rejected, head=self.vocabulary_head)
+        return chosen, rejected
+
+    def over(self, batch: PairBatch) -> float:
+        """Every pair has a loss."""
+        return float(len(batch.reference))
+
+    @torch.no_grad()
+    def evaluate(self) -> Mapping[str, float] | None:
+        """Loss; how often the better answer gained more on the base than the worse (`reward_accuracy`), and how much
+        more, times beta (`reward_margin`); how often it is the likelier by itself (`preferred`).
+        """
+        if self.held_out is None:
+            return None
+        self.network.eval()
+        found = []
+        for rows in torch.arange(len(self.held_out.reference)).split(EVALUATION_ROWS):
+            part = to_device(self.held_out.rows(rows), self.run.device)
+            chosen, rejected = self.log_probabilities(part)
+            losses = preference_losses(chosen, rejected, part.reference, beta=self.spec.beta)
+            margins = self.spec.beta * ((chosen - rejected) - (part.reference[:, 0] - part.reference[:, 1]))
+            found.append(torch.stack([losses, (margins > 0).float(), margins, (chosen > rejected).float()]))
+        means = torch.cat(found, 1).mean(1).tolist()
+        return dict(zip(("loss", "reward_accuracy", "reward_margin", "preferred"), means, strict=True))
+
+    def write_results(self) -> Mapping[str, float]:
+        """The model and its tokenizer, as transformers opens them."""
+        self.network.save_pretrained(self.run.artifacts)  # type: ignore[operator]
+        self.model.tokenizer.save_pretrained(self.run.artifacts)
+        return {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+
+
+def open_task(spec: TuningSpec, run: Run) -> PreferenceTask:
+    """The base, and the pairs with the log-probabilities that the base gives them, before anything is learned."""
+    model = open_language_model(spec, run)
+    if give_template(model.tokenizer):
+        run.message("The base has no chat template: it gets a plain one (ChatML), which is saved with it", "info")
+    training = read_preferences(run.dataset)
+    held_out: list[Preference] = []
+    if spec.validation_fraction is not None:
+        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
+        training, held_out = [training[row] for row in rows], [training[row] for row in others]
+    elif spec.validation is not None:
+        held_out = read_preferences(run.inputs["validation"])
+    head = vocabulary_head(model.network)
+    return PreferenceTask(
+        spec=spec,
+        run=run,
+        model=model,
+        network=model.network,
+        vocabulary_head=head,
+        training=_pairs(training, model, spec=spec, run=run, head=head, param="dataset"),
+        held_out=_pairs(held_out, model, spec=spec, run=run, head=head, param="validation") if held_out else None,
+    )
+
+
+def _pairs(
+    preferences: Sequence[Preference],
+    model: LanguageModel,
+    *,
+    spec: TuningSpec,
+    run: Run,
+    head: nn.Linear | None,
+    param: str,
+) -> Pairs:
+    rendered = _rendered(preferences, model)
+    fitting = [pair for pair in rendered if max(len(each.tokens) for each in pair) <= model.max_length]
+    if len(fitting) < len(rendered):
+        count = f"{len(rendered) - len(fitting):,} of {len(rendered):,} pairs"
+        run.message(f"{count} are longer than {model.max_length} tokens and are left out: set max_length", "warn")
+    if not fitting:
+        raise InvalidData(f"no pair is left within {model.max_length} tokens", param=param)
+    pad_token = model.tokenizer.pad_token_id or 0
+    chosen, rejected = (_rows([pair[side] for pair in fitting], pad_token) for side in (0, 1))
+    return Pairs(chosen, rejected, _reference(model.network, chosen, rejected, spec=spec, run=run, head=head))
+
+
+def _rendered(preferences: Sequence[Preference], model: LanguageModel) -> list[tuple[Rendered, Rendered]]:
+    """Both conversations of each pair; of the prompt nothing is to be judged."""
+    problems = Problems()
+    found = []
+    for preference in preferences:
+        prompt = [{**message, "weight": 0} for message in preference.prompt]
+        try:
+            chosen, rejected = (
+                _one(render(model.tokenizer, [*prompt, *answer], tools=preference.tools))
+                for answer in (preference.chosen, preference.rejected)
+            )
+        except ValueError as error:
+            problems.add(preference.where, str(error))
+        else:
+            found.append((chosen, rejected))
+    problems.check()
+    return found
+
+
+def _one(rendered: Sequence[Rendered]) -> Rendered:
+    if len(rendered) != 1 or not any(rendered[0].learned):
+        raise ValueError("an answer must be one message of role assistant, behind a prompt")
+    return rendered[0]
+
+
+def _rows(rendered: Sequence[Rendered], pad_token: int) -> PackedRows:
+    tokens = torch.tensor([token for each in rendered for token in each.tokens], dtype=torch.int32)
+    learned = torch.tensor([is_learned for each in rendered for is_learned in each.learned])
+    sizes = torch.tensor([len(each.tokens) for each in rendered])
+    return PackedRows(tokens, sizes, starts=sizes.cumsum(0) - sizes, pad_token=pad_token, learned=learned)
+
+
+@torch.no_grad()
+def _reference(
+    network: nn.Module, chosen: PackedRows, rejected: PackedRows, *, spec: TuningSpec, run: Run, head: nn.Linear | None
+) -> torch.Tensor:
+    """The base's log-probabilities of both answers, [pairs, 2], on the CPU."""
+    network.eval()
+    found: list[Any] = []
+    for rows in torch.arange(len(chosen)).split(EVALUATION_ROWS):
+        with autocast(spec.precision, run.device):
+            sides = [
+                answer_log_probabilities(network, to_device(side[rows], run.device), head=head)
+                for side in (chosen, rejected)
+            ]
+        found.append(torch.stack(sides, 1).cpu())
+    return torch.cat(found)
+
+
+def check(spec: TuningSpec, profile: Profile) -> None:
+    """Refuse a single pair that is to be split."""
+    if spec.validation_fraction is not None and profile.examples < 2:
+        raise InvalidData("one pair cannot be split for validation", param="dataset")
+
+
+TASK = TaskType(reads=(Kind.PREFERENCES,), check=check, open=open_task)
