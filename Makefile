@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check lint quality format lock clean
+.PHONY: help setup demo up test check lint quality docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ format: $(STAMP) ## Format the code and mend what the linter can
 
 quality: $(STAMP) ## Measure a method against its figure: make quality NAME=pca
 	$(BIN)/python -m benchmarks.quality $(NAME)
+
+docs: $(STAMP) ## Write the methods' settings into their pages
+	$(BIN)/python -m benchmarks.quality.pages
 
 lock: ## Write requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock

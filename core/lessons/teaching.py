@@ -37,7 +37,12 @@ class TeachingSpec(LabelledSpec):
         description="What the student matches: the answers (of classes, or of next tokens), the hidden states too, the "
         "relations between tokens in the last attention, the embeddings of texts, or what the teacher writes.",
     )
-    temperature: float | None = Field(None, gt=0, le=1000, description="Softness of the answers that are matched.")
+    temperature: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="Softness of the answers that are matched; none: 4 for logits and hidden_states.",
+    )
     alpha: float | None = Field(
         None,
         gt=0,
@@ -45,10 +50,13 @@ class TeachingSpec(LabelledSpec):
         description="Weight of the teacher's answers against the true classes; none: 0.9, or 1 without.",
     )
     hidden_weight: float | None = Field(
-        None, gt=0, le=10_000, description="Weight of the squared distance between hidden states."
+        None,
+        gt=0,
+        le=10_000,
+        description="Weight of the squared distance between hidden states; none: 1 for hidden_states.",
     )
     pooling: Literal["mean", "first"] | None = Field(
-        None, description="Whether a text's embedding is the mean of its tokens' vectors, or the first one's."
+        None, description="Whether a text's embedding is the mean of its tokens' vectors, or the first; none: mean."
     )
     relation_heads: int | None = Field(
         None,
@@ -58,7 +66,10 @@ class TeachingSpec(LabelledSpec):
         "as the teacher has.",
     )
     prompt_tokens: int | None = Field(
-        None, ge=1, le=4096, description="Tokens of each document that the teacher goes on from."
+        None,
+        ge=1,
+        le=4096,
+        description="Tokens of each document that the teacher goes on from; none: 16 for sequences.",
     )
     max_length: int | None = Field(
         None, ge=4, le=32_768, description="Tokens of a text that are read; none: as many as both take, up to 512."
