@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from core.errors import InvalidData
-from core.networks.gguf import gguf_of
+from core.networks.gguf import forget_quantization, gguf_of
 from core.networks.saving import is_network_config, load_network
 
 
@@ -43,6 +43,7 @@ def load_model(folder: str | Path) -> nn.Module:
         language_model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True, **gguf
         )
+        forget_quantization(language_model)
         return language_model.eval()
     config = read_config(folder)
     if is_network_config(config):

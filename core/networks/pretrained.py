@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from core.errors import InvalidData
-from core.networks.gguf import gguf_of
+from core.networks.gguf import forget_quantization, gguf_of
 from core.networks.masked_autoencoder import encoder_config
 
 MAX_TOKENS = 512
@@ -62,6 +62,7 @@ def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = 
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
+    forget_quantization(network)
     resized = {entry[0] for entry in info["mismatched_keys"]}
     return Pretrained(network.eval(), frozenset({*info["missing_keys"], *resized}))
 

@@ -1,0 +1,113 @@
+"""A GGUF file is a base like any other: its weights are those that it stands for, its tokenizer lies in it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from contract import run_example
+
+from core import load_model
+from core.data import examples
+from core.data.model_archive import inspect_model_archive, unpack_model_archive
+from core.errors import InvalidData
+from core.registry import Example
+
+WIDTH, LAYERS, HEADS, INNER = 32, 1, 2, 64
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    return ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt", "he"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str]) -> Path:
+    """A Llama as llama.cpp has it, its matrices in Q8_0."""
+    path = tmp_path_factory.mktemp("gguf") / "sent"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(64)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(vocabulary)
+    writer.add_token_merges(["Ġ t", "h e"])
+    writer.add_token_types([3] + [1] * (len(vocabulary) - 1))
+    writer.add_eos_token_id(0)
+    writer.add_bos_token_id(0)
+    random = np.random.default_rng(0)
+
+    def add(name: str, *shape: int) -> None:
+        values = random.normal(size=shape).astype(np.float32) / 8
+        if len(shape) == 1:
+            writer.add_tensor(name, np.ones(shape, dtype=np.float32))
+        else:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+    add("token_embd.weight", len(vocabulary), WIDTH)
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        add(f"blk.0.{name}.weight", WIDTH, WIDTH)
+    add("blk.0.ffn_gate.weight", INNER, WIDTH)
+    add("blk.0.ffn_up.weight", INNER, WIDTH)
+    add("blk.0.ffn_down.weight", WIDTH, INNER)
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        add(f"{name}.weight", WIDTH)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    inspect_model_archive(path)
+    unpack_model_archive(path, folder)
+    return folder
+
+
+def test_bare_or_in_a_zip_it_learns(tmp_path: Path, file: Path) -> None:
+    archive = tmp_path / "zip"
+    with zipfile.ZipFile(archive, "w") as members:
+        members.write(file, "model/any.gguf")
+        members.writestr("model/code.py", "raise SystemExit")
+    examples.write_conversations(tmp_path / "data", count=6)
+    spec = {"method": "fine_tuning", "task": "chat", "base": "model-1", "steps": 2, "samples": 1, "sample_tokens": 2}
+    found: list[Any] = []
+    for name, sent in {"bare": file, "zip": archive}.items():
+        base = unpacked(sent, tmp_path / f"base-{name}")
+        assert not list(base.rglob("*.py"))
+        inputs = {"dataset": tmp_path / "data", "base": base}
+        assert run_example(
+            Example({**spec, "max_length": 64}, lambda path: None), tmp_path / f"run-{name}", inputs=inputs
+        )
+        artifacts = tmp_path / f"run-{name}" / "artifacts"
+        tokenizer = transformers.AutoTokenizer.from_pretrained(artifacts)
+        assert tokenizer.decode(tokenizer("the t")["input_ids"]) == "the t"
+        found.append(transformers.AutoModelForCausalLM.from_pretrained(artifacts).state_dict())
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+    kept = load_model(tmp_path / "base-bare").state_dict()
+    name = "model.layers.0.mlp.down_proj.weight"
+    torch.testing.assert_close(kept[name], found[0][name], atol=1e-3, rtol=0)
+
+
+def test_refuses_what_is_no_gguf(tmp_path: Path) -> None:
+    archive = tmp_path / "zip"
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("any.gguf", b"GGUF\1\0\0\0")
+    with pytest.raises(InvalidData, match="is not GGUF of version 2 or 3"):
+        inspect_model_archive(archive)

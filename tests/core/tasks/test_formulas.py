@@ -1,0 +1,195 @@
+"""The text tasks' losses and metrics, each against a slow and obvious formula."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from contract import Recorder, run_example
+
+from core.catalog import read_spec
+from core.data import examples
+from core.data.packing import IGNORED
+from core.networks.chat_template import render
+from core.registry import Example
+from core.tasks import chat, language_model, preference
+from core.training.run import Run
+from core.training.tagging_scores import entities, entity_scores, marks_entities
+from core.training.translation_scores import bleu, chrf
+
+
+def opened(task: str, folder: Path, base: Path, **settings: Any) -> tuple[Any, Recorder]:
+    recorder = Recorder()
+    spec = read_spec(
+        {"method": "fine_tuning", "task": task, "dataset": "file-1", "base": "model-1", "samples": 0, **settings}
+        if task != "preference"
+        else {"method": "fine_tuning", "task": task, "dataset": "file-1", "base": "model-1", **settings}
+    )
+    inputs = {"dataset": folder / "data", "base": base}
+    run = Run(spec=spec, inputs=inputs, folder=folder / "run", reporter=recorder)
+    opener: Any = {"chat": chat, "language_model": language_model, "preference": preference}[task]
+    return opener.open_task(spec, run), recorder
+
+
+def slow_losses(base: Path, tokens: list[int], learned: list[bool]) -> list[float]:
+    """Minus the log-probability of each learned token, one at a time."""
+    network = transformers.AutoModelForCausalLM.from_pretrained(base).eval()
+    found = []
+    for place in range(1, len(tokens)):
+        if learned[place]:
+            with torch.no_grad():
+                logits = network(torch.tensor([tokens[:place]])).logits[0, -1]
+            found.append(-float(logits.log_softmax(0)[tokens[place]]))
+    return found
+
+
+def test_chat_learns_the_mean_over_all_tokens_of_answers_packed_or_not(tmp_path: Path, llama: Path) -> None:
+    examples.write_conversations(tmp_path / "data", count=4)
+    found = []
+    for packing in (True, False):
+        task, _ = opened("chat", tmp_path, llama, packing=packing)
+        batch = task.batch(torch.arange(task.examples), generator=torch.Generator())
+        found.append(float(task.loss_of(batch).detach()) / task.over(batch))
+        assert (task.examples < 4) == packing
+    tokenizer = task.model.tokenizer
+    lines = [json.loads(line) for line in (tmp_path / "data").read_text().splitlines()]
+    slow = [loss for line in lines for loss in slow_losses(llama, *render(tokenizer, line["messages"])[0])]
+    assert found == pytest.approx([sum(slow) / len(slow)] * 2, rel=1e-4)
+
+
+def test_a_language_model_learns_each_token_of_a_document_and_its_end(tmp_path: Path, llama: Path) -> None:
+    examples.write_text(tmp_path / "data", documents=3)
+    task, _ = opened("language_model", tmp_path, llama, max_length=128)
+    batch = task.batch(torch.arange(task.examples), generator=torch.Generator())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    slow = []
+    for line in (tmp_path / "data").read_text().splitlines():
+        tokens = [*tokenizer(line)["input_ids"], tokenizer.eos_token_id]
+        slow += slow_losses(llama, tokens, [True] * len(tokens))
+    assert task.over(batch) == len(slow)
+    assert float(task.loss_of(batch).detach()) == pytest.approx(sum(slow), rel=1e-3)
+
+
+def test_long_and_silent_conversations_are_counted(tmp_path: Path, llama: Path) -> None:
+    long = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "the dog eats " * 60}]}
+    silent = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
+    (tmp_path / "data").write_text("\n".join(map(json.dumps, [long, silent, long])) + "\n")
+    task, recorder = opened("chat", tmp_path, llama, max_length=64)
+    assert task.training.lengths.tolist() == [64, 64]
+    assert any("2 of 3 conversations are longer than 64 tokens" in text for text in recorder.messages)
+    assert any("1 conversations hold no answer" in text for text in recorder.messages)
+
+
+def test_preference_loss_is_the_papers(tmp_path: Path, llama: Path) -> None:
+    chosen, rejected, reference = (
+        torch.tensor([-3.0, -5.0]),
+        torch.tensor([-4.0, -2.0]),
+        torch.tensor([[-3.5, -4.5]] * 2),
+    )
+    found = preference.preference_losses(chosen, rejected, reference, beta=0.5, smoothing=0.1).tolist()
+    for loss, better, worse in zip(found, chosen.tolist(), rejected.tolist(), strict=True):
+        margin = 0.5 * ((better + 3.5) - (worse + 4.5))
+        right, wrong = 1 / (1 + math.exp(-margin)), 1 / (1 + math.exp(margin))
+        assert loss == pytest.approx(-0.9 * math.log(right) - 0.1 * math.log(wrong), rel=1e-5)
+
+
+def test_the_base_is_the_reference(tmp_path: Path, llama: Path) -> None:
+    examples.write_preferences(tmp_path / "data", count=6)
+    task, recorder = opened("preference", tmp_path, llama, validation_fraction=0.5)
+    first = recorder.metrics_seen[0][1]
+    assert first["valid_loss"] == pytest.approx(math.log(2), rel=1e-6)
+    assert first["valid_reward_margin"] == 0
+    batch = task.batch(torch.tensor([0]), generator=torch.Generator())
+    for side, reference in zip((batch.chosen, batch.rejected), batch.reference[0], strict=True):
+        is_learned = [False, *(side.targets[0, :-1] != IGNORED).tolist()]
+        slow = slow_losses(llama, side.tokens[0].tolist(), is_learned)
+        assert float(reference) == pytest.approx(-sum(slow), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+def test_adapters_leave_the_reference_where_it_was(tmp_path: Path, llama: Path) -> None:
+    examples.write_preferences(tmp_path / "data", count=12)
+    spec = {"method": "fine_tuning", "task": "preference", "base": "model-1", "strategy": "lora", "learning_rate": 1e-2}
+    example = Example({**spec, "steps": 6, "validation_fraction": 0.5}, lambda path: None)
+    outcome = run_example(example, tmp_path / "run", inputs={"dataset": tmp_path / "data", "base": llama})
+    assert outcome is not None
+    assert outcome.metrics["valid_loss"] < math.log(2)
+    assert outcome.metrics["valid_reward_margin"] > 0
+
+
+def slow_entities(tags: list[str]) -> set[tuple[str, int, int]]:
+    """Every stretch of tags that is one entity, tried one by one; of BIO alone."""
+    found = set()
+    for start in range(len(tags)):
+        for end in range(start + 1, len(tags) + 1):
+            kind = tags[start][2:]
+            begins = tags[start] == f"B-{kind}" or (
+                tags[start] == f"I-{kind}" and (start == 0 or tags[start - 1][2:] != kind)
+            )
+            goes_on = all(tag == f"I-{kind}" for tag in tags[start + 1 : end])
+            ends = end == len(tags) or tags[end] != f"I-{kind}"
+            if tags[start] != "O" and begins and goes_on and ends:
+                found.add((kind, start, end))
+    return found
+
+
+def test_entities_are_those_of_a_slow_search() -> None:
+    generator = torch.Generator().manual_seed(0)
+    names = ["O", "B-X", "I-X", "B-Y", "I-Y"]
+    sentences = [[names[number] for number in torch.randint(5, (8,), generator=generator).tolist()] for _ in range(300)]
+    for tags in sentences:
+        assert set(entities(tags)) == slow_entities(tags)
+    truth, predicted = sentences[:150], sentences[150:]
+    right = sum(len(slow_entities(one) & slow_entities(other)) for one, other in zip(truth, predicted, strict=True))
+    wanted, named = (sum(len(slow_entities(tags)) for tags in side) for side in (truth, predicted))
+    scores = entity_scores(truth, predicted)
+    assert scores == pytest.approx((right / named, right / wanted, 2 * right / (named + wanted)))
+
+
+def test_entities_with_marked_ends() -> None:
+    assert entities(["S-X", "B-Y", "E-Y", "U-X", "O", "B-X", "L-X", "I-X"]) == [
+        ("X", 0, 1), ("Y", 1, 3), ("X", 3, 4), ("X", 5, 7), ("X", 7, 8),
+    ]  # fmt: skip
+    assert marks_entities(["O", "B-PER"])
+    assert not marks_entities(["NOUN", "O"])
+    assert not marks_entities(["O"])
+
+
+def slow_chrf(written: list[str], wanted: list[str]) -> float:
+    scores = []
+    for order in range(1, 7):
+        right = given = asked = 0
+        for text, reference in zip(written, wanted, strict=True):
+            here, there = text.replace(" ", ""), reference.replace(" ", "")
+            left = [there[place : place + order] for place in range(len(there) - order + 1)]
+            asked += len(left)
+            for place in range(len(here) - order + 1):
+                given += 1
+                if here[place : place + order] in left:
+                    left.remove(here[place : place + order])
+                    right += 1
+        if given and asked:
+            precision, recall = right / given, right / asked
+            scores.append(5 * precision * recall / (4 * precision + recall) if right else 0.0)
+    return 100 * sum(scores) / len(scores)
+
+
+def test_chrf_is_that_of_a_slow_count() -> None:
+    written, wanted = ["the cat sat on", "a dog"], ["the cat sits on it", "the dog runs"]
+    assert chrf(written, wanted) == pytest.approx(slow_chrf(written, wanted))
+    assert chrf(wanted, wanted) == pytest.approx(100)
+    assert chrf([""], ["a"]) == 0
+
+
+def test_bleu_is_that_of_the_formula() -> None:
+    written, wanted = ["the cat sat on the mat ."], ["the cat is on the mat ."]
+    precisions = [6 / 7, 4 / 6, 2 / 5, 1 / 4 * 0.5 * 2]  # "the cat sat on" and its like: only "on the mat ." matches
+    assert bleu(written, wanted) == pytest.approx(100 * math.prod(precisions) ** 0.25)
+    assert bleu(["the mat"], ["on the mat it was"]) == pytest.approx(100 * math.exp(1 - 5 / 2))
+    assert bleu(wanted, wanted) == pytest.approx(100)
+    assert bleu(["cat"], ["dog"]) == pytest.approx(50)  # half a match of one
