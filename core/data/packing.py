@@ -36,6 +36,7 @@ class PackedRows:
         starts: torch.Tensor,
         pad_token: int,
         learned: torch.Tensor | None = None,
+        begins_word: torch.Tensor | None = None,
     ) -> None:
         self.tokens = tokens  # [tokens of all sequences] int32, in the order of the rows
         self.ends = lengths.cumsum(0)  # [sequences] int64
@@ -44,6 +45,7 @@ class PackedRows:
         self.sizes = torch.diff(starts, append=torch.tensor([len(tokens)]))  # [rows] int64
         self.pad_token = pad_token
         self.learned = learned  # [tokens of all sequences] bool: whether a token is a target; None: all are
+        self.begins_word = begins_word  # [tokens of all sequences] bool
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -67,6 +69,13 @@ class PackedRows:
             positions=torch.where(is_token, places - first, 0),
             sequences=torch.where(is_token, sequences, NO_SEQUENCE),
         )
+
+    def words(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """The number of the word that each token is of, [rows, longest], if it was noted where words begin."""
+        if self.begins_word is None:
+            return None
+        places = self.starts[rows, None] + torch.arange(int(self.sizes[rows].max()))
+        return self.begins_word[places.clamp(max=len(self.tokens) - 1)].cumsum(1)
 
     def _next(self, places: torch.Tensor, ends: torch.Tensor, is_token: torch.Tensor) -> torch.Tensor:
         """The token that follows each place in its sequence, where it is to be learned."""
@@ -100,11 +109,13 @@ def pack_whole(
     row_length: int,
     pad_token: int,
     learned: torch.Tensor | None = None,
+    begins_word: torch.Tensor | None = None,
 ) -> PackedRows:
     """Whole sequences, as many a row as fit, longest first, each into the row that it leaves least space in.
 
-    Arguments as of `pack_stream`; a sequence longer than `row_length` raises ValueError. Best-fit decreasing (Johnson
-    1974) needs at most 11/9 of the fewest rows, and on texts of mixed lengths hardly any more.
+    Arguments as of `pack_stream`, and whether a word begins at a token; a sequence longer than `row_length` raises
+    ValueError. Best-fit decreasing (Johnson 1974) needs at most 11/9 of the fewest rows, and on texts of mixed lengths
+    hardly any more.
     """
     if max(lengths) > row_length:
         raise ValueError(f"a sequence of {max(lengths)} tokens does not fit into rows of {row_length}")
@@ -119,7 +130,17 @@ def pack_whole(
         starts=torch.cat((torch.zeros(1, dtype=torch.int64), starts[:-1])),
         pad_token=pad_token,
         learned=None if learned is None else learned[places],
+        begins_word=None if begins_word is None else begins_word[places],
     )
+
+
+def pack_singly(
+    tokens: torch.Tensor, lengths: Sequence[int], *, pad_token: int, begins_word: torch.Tensor | None = None
+) -> PackedRows:
+    """Every sequence in a row of its own, for networks that cannot keep several apart."""
+    sizes = torch.tensor(lengths)
+    starts = sizes.cumsum(0) - sizes
+    return PackedRows(tokens, sizes, starts=starts, pad_token=pad_token, begins_word=begins_word)
 
 
 def _best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
