@@ -23,9 +23,9 @@ SPEC: dict[str, Any] = {
     "method": "masked_language_model",
     "architecture": {"architecture": "bert", "layers": 2, "hidden_size": 64, "heads": 2, "dropout": 0.0},
     "vocabulary": 300,
-    "context_length": 32,
+    "context_length": 64,
     "epochs": 20,
-    "batch_size": 16,
+    "batch_size": 8,
     "learning_rate": 5e-3,
     "validation_fraction": 0.1,
 }
@@ -152,6 +152,6 @@ def test_refuses_what_data_or_base_forbid(encoder, language: Path, tmp_path: Pat
     (tmp_path / "short").write_text("too little\nto learn from\n")
     with pytest.raises(InvalidData, match="too few to learn a language"):
         check(read_spec({"dataset": "file-1", **SPEC}), inspect(tmp_path / "short"))
-    spec = {"method": "masked_language_model", "context_length": 64}
-    with pytest.raises(InvalidSpec, match="the base takes at most 32 tokens"):
+    spec = {"method": "masked_language_model", "context_length": 128}
+    with pytest.raises(InvalidSpec, match="the base takes at most 64 tokens"):
         trained(tmp_path, spec, dataset=language, base=encoder[1])
