@@ -26,6 +26,7 @@ from core.training.batches import Batch, Batches
 from core.training.devices import autocast
 from core.training.documents import Documents, Sample, read_split
 from core.training.language import (
+    MOST_TOKENS,
     LanguageSpec,
     check_language,
     choose_context,
@@ -186,7 +187,7 @@ def open_base(spec: CausalLanguageModelSpec, run: Run) -> tuple[Any, Any, int]:
     """The base's network and tokenizer, and how many tokens a row holds."""
     folder = run.inputs["base"]
     network, new = open_pretrained(folder, "AutoModelForCausalLM", param="base")
-    tokenizer, limit = open_tokenizer(folder, network, param="base")
+    tokenizer, limit = open_tokenizer(folder, network, param="base", at_most=MOST_TOKENS)
     config: Any = network.config
     if not keeps_apart(network):
         raise InvalidData(

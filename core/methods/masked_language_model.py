@@ -27,6 +27,7 @@ from core.training.batches import Batches
 from core.training.devices import autocast
 from core.training.documents import Documents, Sample, read_split
 from core.training.language import (
+    MOST_TOKENS,
     LanguageSpec,
     check_language,
     choose_context,
@@ -217,7 +218,7 @@ def open_base(spec: MaskedLanguageModelSpec, run: Run) -> tuple[Any, Any, int]:
     """The base's network and tokenizer, and how many tokens a row holds."""
     folder = run.inputs["base"]
     network, new = open_pretrained(folder, "AutoModelForMaskedLM", param="base")
-    tokenizer, limit = open_tokenizer(folder, network, param="base")
+    tokenizer, limit = open_tokenizer(folder, network, param="base", at_most=MOST_TOKENS)
     if tokenizer.mask_token_id is None:
         raise InvalidData("the base's tokenizer has no mask token: name a base of BERT's family", param="base")
     if new:

@@ -19,6 +19,7 @@ from core.training.run import Run
 
 CONTEXT_LENGTH = 256
 HELD_OUT = 0.02
+MOST_TOKENS = 32_768  # that a row holds
 FEW_TOKENS = 100_000
 MOSTLY_EMPTY = 0.2
 
@@ -38,7 +39,10 @@ class LanguageSpec(TrainingSpec):
         None, ge=300, le=250_000, description="Tokens learned from the data set, at most; a base has its own."
     )
     context_length: int | None = Field(
-        None, ge=8, le=32_768, description="Tokens that a row holds; none: 256, or what the base takes if that is less."
+        None,
+        ge=8,
+        le=MOST_TOKENS,
+        description="Tokens that a row holds; none: 256, or what the base takes if that is less.",
     )
     epochs: int | None = Field(10, ge=1, le=100_000, description="Passes over the data set.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Rows of context_length tokens in a gradient step.")

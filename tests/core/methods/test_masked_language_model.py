@@ -65,7 +65,7 @@ def test_learns_a_small_language_and_opens_in_transformers(encoder) -> None:
     metrics, folder, recorder = encoder
     assert metrics["valid_loss"] < 1.5  # by counting tokens alone: 3.2
     assert metrics["valid_accuracy"] > 0.4  # and 0.17, by the most frequent one
-    assert metrics["padding"] < 0.05
+    assert metrics["padding"] < 0.15  # alone in their rows, 0.7
     said = subprocess.run(
         [sys.executable, "-c", IN_TRANSFORMERS, str(folder)], capture_output=True, text=True, check=True
     )
