@@ -23,9 +23,9 @@ SPEC: dict[str, Any] = {
     "method": "masked_language_model",
     "architecture": {"architecture": "bert", "layers": 2, "hidden_size": 64, "heads": 2, "dropout": 0.0},
     "vocabulary": 300,
-    "context_length": 64,
+    "context_length": 128,
     "epochs": 20,
-    "batch_size": 8,
+    "batch_size": 4,
     "learning_rate": 5e-3,
     "validation_fraction": 0.1,
 }
@@ -65,7 +65,7 @@ def test_learns_a_small_language_and_opens_in_transformers(encoder) -> None:
     metrics, folder, recorder = encoder
     assert metrics["valid_loss"] < 1.5  # by counting tokens alone: 3.2
     assert metrics["valid_accuracy"] > 0.4  # and 0.17, by the most frequent one
-    assert metrics["padding"] < 0.15  # alone in their rows, 0.7
+    assert metrics["padding"] < 0.1  # alone in their rows, 0.8
     said = subprocess.run(
         [sys.executable, "-c", IN_TRANSFORMERS, str(folder)], capture_output=True, text=True, check=True
     )
@@ -152,6 +152,6 @@ def test_refuses_what_data_or_base_forbid(encoder, language: Path, tmp_path: Pat
     (tmp_path / "short").write_text("too little\nto learn from\n")
     with pytest.raises(InvalidData, match="too few to learn a language"):
         check(read_spec({"dataset": "file-1", **SPEC}), inspect(tmp_path / "short"))
-    spec = {"method": "masked_language_model", "context_length": 128}
-    with pytest.raises(InvalidSpec, match="the base takes at most 64 tokens"):
+    spec = {"method": "masked_language_model", "context_length": 256}
+    with pytest.raises(InvalidSpec, match="the base takes at most 128 tokens"):
         trained(tmp_path, spec, dataset=language, base=encoder[1])
