@@ -27,6 +27,7 @@ SPEC: dict[str, Any] = {
     "epochs": 20,
     "batch_size": 4,
     "learning_rate": 5e-3,
+    "masking_rate": 0.3,
     "validation_fraction": 0.1,
 }
 IN_TRANSFORMERS = """
@@ -71,7 +72,7 @@ def test_learns_a_small_language_and_opens_in_transformers(encoder) -> None:
     )
     name, word = said.stdout.split()
     assert name == "BertForMaskedLM"
-    assert word in {"grass", "river", "nest"}
+    assert word in {"grass", "tree", "river", "bread", "nest"}  # what animals are near, and no part of a machine
     losses = [values["valid_loss"] for _, values in recorder.metrics_seen if "valid_loss" in values]
     assert losses[-1] < losses[0] - 1
     assert metrics["valid_loss"] == pytest.approx(losses[-1], rel=1e-5)
