@@ -68,6 +68,25 @@ def write_segmented(path: Path, *, count: int = 40, size: int = 32) -> None:
                 archive.writestr(f"{folder}/{index:04d}.png", file.getvalue())
 
 
+def write_boxed(path: Path, *, count: int = 40, size: int = 32) -> None:
+    """Zip of grey images and `metadata.jsonl`: in each a bright or a dark square on noise, with its box."""
+    random = np.random.default_rng(0)
+    lines = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(count):
+            pixels = random.integers(100, 150, (size, size), dtype=np.uint8)
+            name, shade = (("bright", 230), ("dark", 20))[index % 2]
+            side = int(random.integers(size // 4, size // 2))
+            top, left = (int(place) for place in random.integers(0, size - side, 2))
+            pixels[top : top + side, left : left + side] = shade
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            archive.writestr(f"{index:04d}.png", file.getvalue())
+            objects = {"bbox": [[left, top, side, side]], "category": [name]}
+            lines.append(json.dumps({"file_name": f"{index:04d}.png", "objects": objects}))
+        archive.writestr("metadata.jsonl", "\n".join(lines))
+
+
 def write_recordings(path: Path, *, count: int = 60, rate: int = 8000, seconds: float = 0.4) -> None:
     """Zip of WAV files in a folder per class: a tone that rises or falls, in noise."""
     import soundfile

@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from core.data import boxed, segmented
 from core.data.archives import read_members
 from core.data.audio import check_audio
 from core.data.chats import check_conversation, check_preference
@@ -18,9 +19,9 @@ from core.data.pictures import scan
 from core.data.pixels import layout_of, pixel_blocks
 from core.data.problems import Problems
 from core.data.profile import Kind, Profile
-from core.data.segmented import survey
 from core.data.sources import (
     AudioSource,
+    BoxedSource,
     ChatSource,
     FrameSource,
     PairSource,
@@ -46,8 +47,11 @@ def profile_of(source: Source, limits: Limits) -> Profile:
         case PictureSource():
             return _pictures(source)
         case SegmentedSource():
-            found = survey(source, limits, decode=True)
-            return Profile(Kind.SEGMENTED, "image_archive", len(found.sizes), classes=found.classes())
+            masks = segmented.survey(source, limits, decode=True)
+            return Profile(Kind.SEGMENTED, "image_archive", len(masks.sizes), classes=masks.classes())
+        case BoxedSource():
+            boxes = boxed.survey(source, limits, decode=True)
+            return Profile(Kind.BOXED, "image_archive", len(boxes.boxes), classes=boxes.classes)
         case PixelSource():
             return _pixels(source)
         case AudioSource():

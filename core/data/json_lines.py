@@ -17,11 +17,12 @@ from core.data.records import SAMPLE_ROWS, Unclean
 from core.errors import InvalidData
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """For json's `parse_constant`: NaN and infinities are no JSON."""
     raise ValueError(f"{name} is not JSON; leave such rows out")
 
 
-_decode_from = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+_decode_from = json.JSONDecoder(parse_constant=refuse_constant).raw_decode
 
 
 def read_objects(
@@ -33,14 +34,14 @@ def read_objects(
             if not (stripped := line.strip()):
                 continue
             try:
-                value = _parse(stripped)
+                value = parse_object(stripped)
             except ValueError as error:
                 problems.add(f"line {line_number}", str(error))
             else:
                 yield f"line {line_number}", value
 
 
-def _parse(line: str) -> dict[str, Any]:
+def parse_object(line: str) -> dict[str, Any]:
     """One line's object; raises ValueError that says what is wrong with it."""
     try:
         value, end = _decode_from(line)

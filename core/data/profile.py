@@ -23,6 +23,7 @@ class Kind(StrEnum):
     SEGMENTED = "segmented_images"
     TOKENS = "tagged_tokens"
     PAIRS = "text_pairs"
+    BOXED = "boxed_images"
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,15 @@ class SegmentedSource:
 
 
 @dataclass(frozen=True)
+class BoxedSource:
+    """Images, and a member that tells of the boxes in them."""
+
+    path: Path
+    container: Container
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PixelSource:
     """Images as an array, [n, height, width] with or without channels, and perhaps labels."""
 
@@ -144,6 +153,7 @@ Source = (
     | TextSource
     | PictureSource
     | SegmentedSource
+    | BoxedSource
     | PixelSource
     | AudioSource
     | FrameSource
@@ -158,6 +168,7 @@ NOUNS: dict[type[Source], str] = {
     PictureSource: "images",
     PixelSource: "images",
     SegmentedSource: "images and masks",
+    BoxedSource: "images and boxes",
     AudioSource: "recordings",
     FrameSource: "frames of recordings",
     ChatSource: "conversations",
@@ -184,6 +195,8 @@ def open_source(
         layout = layout_of_images(path, found.container, limits)
         if layout.kind == "masks":
             return SegmentedSource(path, found.container, layout.notes)
+        if layout.kind == "boxes":
+            return BoxedSource(path, found.container, layout.notes)
         return _picture_archive(path, found.container, limits)
     if found.format == "audio_archive" and found.container:
         return AudioSource(path, found.container)

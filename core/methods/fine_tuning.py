@@ -106,7 +106,8 @@ def _usual_rate(given: Any) -> float | None:
     "unfreezing: Howard & Ruder 2018; adapters: Hu et al. 2022, LoRA; Liu et al. 2024, DoRA; preferences: Rafailov et "
     "al. 2023, DPO",
     opens_with="transformers (AutoModelForSequenceClassification, AutoModelForImageClassification, "
-    "AutoModelForAudioClassification, AutoModelForSemanticSegmentation, AutoModelForTokenClassification, "
+    "AutoModelForAudioClassification, AutoModelForSemanticSegmentation, AutoModelForObjectDetection, "
+    "AutoModelForTokenClassification, "
     "AutoModelForSeq2SeqLM, AutoModelForCausalLM, AutoTokenizer, AutoFeatureExtractor); "
     "adapters in adapter/: peft; bases of our own: safetensors",
     example=Example(

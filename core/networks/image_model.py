@@ -29,6 +29,12 @@ class ImageModel:
     scaling: Scaling
     processor: str
 
+    @property
+    def head(self) -> tuple[str, ...]:
+        """All that does not belong to the encoder."""
+        encoder = getattr(self.network, "base_model_prefix", "")
+        return tuple(name for name, _ in self.network.named_children() if name not in (encoder, "backbone"))
+
     def answer(self, pixels: torch.Tensor) -> Any:
         """What the network says of uint8 pixels [rows, channels, height, width]."""
         return self.network(pixel_values=self.scaling.applied(pixels.float() / 255))

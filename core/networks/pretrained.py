@@ -60,7 +60,7 @@ def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = 
             local_files_only=True,
             **gguf_of(folder),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
     forget_quantization(network)
     resized = {entry[0] for entry in info["mismatched_keys"]}

@@ -10,6 +10,7 @@ from core.tasks import (
     chat,
     classification,
     language_model,
+    object_detection,
     preference,
     semantic_segmentation,
     sequence_to_sequence,
@@ -29,6 +30,7 @@ TASKS: Mapping[str, TaskType] = {
     "language_model": language_model.TASK,
     "chat": chat.TASK,
     "preference": preference.TASK,
+    "object_detection": object_detection.TASK,
 }
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.reads))
 

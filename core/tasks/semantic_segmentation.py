@@ -68,9 +68,8 @@ class SegmentationTask:
 
     @property
     def head(self) -> tuple[str, ...]:
-        """All that does not belong to the encoder."""
-        encoder = getattr(self.network, "base_model_prefix", "")
-        return tuple(name for name, _ in self.network.named_children() if name not in (encoder, "backbone"))
+        """What makes classes of features."""
+        return self.model.head
 
     @property
     def examples(self) -> int:

@@ -25,6 +25,7 @@ TaskName = Literal[
     "language_model",
     "chat",
     "preference",
+    "object_detection",
 ]
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)] | None
@@ -47,9 +48,9 @@ TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "packing": ("chat",),
     "beta": ("preference",),
     "max_seconds": ("audio_classification",),
-    "image_size": ("semantic_segmentation",),
+    "image_size": ("semantic_segmentation", "object_detection"),
     "jitter": ("image_classification", "semantic_segmentation"),
-    "horizontal_flip": ("image_classification", "semantic_segmentation"),
+    "horizontal_flip": ("image_classification", "semantic_segmentation", "object_detection"),
     "label_smoothing": (*CLASSIFICATION, "token_classification", "sequence_to_sequence", "preference"),
     "class_weights": (*CLASSIFICATION, "token_classification"),
 }
