@@ -78,7 +78,7 @@ def errors_of(seed: int) -> dict[str, float]:
 
 
 READ = {"task": "text_classification", "max_length": 128, "precision": "bfloat16", "checkpoint_every": 100_000}
-SMALL_BERT = {"architecture": "bert", "layers": 2, "hidden_size": 128, "heads": 4, "max_length": 128}
+SMALL_BERT = {"architecture": "bert", "layers": 3, "hidden_size": 192, "heads": 6, "max_length": 128}
 TAUGHT = {"learning_rate": 1e-3, "batch_size": 32, "checkpoint_every": 100_000}
 Texts = list[tuple[str, str]]
 

@@ -17,6 +17,7 @@ from core.networks.answers import Answers, answer, answer_all, vectors
 from core.networks.architectures import check_kind
 from core.networks.building import build_classifier
 from core.networks.classifier import Classifier
+from core.networks.inheriting import inherit_embeddings
 from core.networks.opening import open_base, open_classifier
 from core.networks.shortening import TeachersLayers, shortened
 from core.spec import JobReference
@@ -197,7 +198,7 @@ def _open_student(spec: TeachingSpec, teacher: Classifier, training: Labelled, r
     if isinstance(spec.student, TeachersLayers):
         return teacher.with_network(shortened(teacher.network, spec.student))
     check_kind(spec.student, training.kind, param="student")
-    return build_classifier(
+    student = build_classifier(
         spec.student,
         training.examples,
         kind=training.kind,
@@ -205,6 +206,9 @@ def _open_student(spec: TeachingSpec, teacher: Classifier, training: Labelled, r
         columns=training.columns,
         tokenizer=teacher.tokenizer,
     )
+    if teacher.tokenizer is not None:
+        inherit_embeddings(student.network, teacher.network)
+    return student
 
 
 def _examples(teacher: Classifier, student: Classifier, data: Labelled, run: Run) -> Examples:

@@ -16,6 +16,7 @@ from core.lessons.classes import sizes
 from core.lessons.losses import cosine_loss, hidden_loss, relation_loss, relations
 from core.lessons.teaching import TeachingSpec
 from core.networks.architectures import BERT, bert_config
+from core.networks.inheriting import inherit_embeddings, reduction
 from core.networks.pretrained import Reading, open_pretrained, open_tokenizer
 from core.networks.shortening import TeachersLayers, chosen_layers, shortened
 from core.networks.token_ids import TokenIds, encode
@@ -195,25 +196,6 @@ def pooled(hidden: torch.Tensor, mask: torch.Tensor, *, pooling: str) -> torch.T
     return mean
 
 
-def reduction(embeddings: torch.Tensor, *, size: int) -> torch.Tensor:
-    """A matrix [width, size] that keeps most of the embeddings [n, width]: their principal directions, or the identity.
-
-    Directions are of the embeddings as they are, not centred, so that cosines keep their meaning. Raises InvalidSpec
-    for a student that is wider than its teacher.
-    """
-    width = embeddings.shape[1]
-    if size > width:
-        raise InvalidSpec(
-            f"the student is wider ({size}) than its teacher's embeddings: give a hidden_size of {width} or less",
-            param="student",
-        )
-    if size == width:
-        return torch.eye(width)
-    _, vectors = torch.linalg.eigh((embeddings.T @ embeddings).double())
-    first: torch.Tensor = vectors[:, -size:].flip(1).float()
-    return first
-
-
 def last_attention(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """The layers that make queries, keys and values in the last layer; raises InvalidSpec where they are not apart."""
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
@@ -273,7 +255,9 @@ def _open_student(spec: TeachingSpec, teacher: Any, reading: Reading, run: Run) 
         return shortened(teacher, spec.student)
     if isinstance(spec.student, BERT):
         vocabulary, pad = len(reading.tokenizer), reading.tokenizer.pad_token_id
-        return transformers.BertModel(bert_config(spec.student, vocabulary=vocabulary, pad_token=pad))
+        fresh = transformers.BertModel(bert_config(spec.student, vocabulary=vocabulary, pad_token=pad))
+        inherit_embeddings(fresh, teacher)
+        return fresh
     raise InvalidSpec(
         f"an encoder's student is bert, teachers_layers, or a model, not {spec.student.architecture}", param="student"
     )

@@ -15,8 +15,9 @@ from core.catalog import read_spec
 from core.data.examples import write_text
 from core.errors import InvalidSpec
 from core.execution import train
-from core.lessons.encoders import last_attention, pooled, reduction
+from core.lessons.encoders import last_attention, pooled
 from core.lessons.losses import cosine_loss, hidden_loss, relation_loss, relations
+from core.networks.inheriting import inherit_embeddings, reduction
 from core.networks.shortening import TeachersLayers, chosen_layers, shortened
 from core.networks.word_pieces import train_word_pieces
 from core.training.checkpoint import read_checkpoint
@@ -95,7 +96,7 @@ def test_a_smaller_encoder_comes_near_its_teacher(
 
 
 def test_embeddings_of_the_student_rank_texts_like_the_teachers(tmp_path: Path, texts: Path, teacher: Path) -> None:
-    spec = {"objective": "embeddings", "student": BERT, "epochs": 30, "learning_rate": 5e-3}
+    spec = {"objective": "embeddings", "student": BERT, "epochs": 60, "learning_rate": 5e-3}
     metrics, folder, _ = trained(tmp_path, spec, dataset=texts, teacher=teacher)
     assert metrics["valid_cosine"] == pytest.approx(1 - metrics["valid_loss"])
     sentences = texts.read_text().splitlines()[:40]
@@ -172,6 +173,24 @@ def test_a_reduction_keeps_cosines_where_it_can() -> None:
     assert torch.equal(reduction(flat, size=8), torch.eye(8))
     with pytest.raises(InvalidSpec, match="hidden_size of 8 or less"):
         reduction(flat, size=9)
+
+
+def test_a_new_student_begins_with_the_teachers_word_embeddings(teacher: Path) -> None:
+    network = transformers.AutoModel.from_pretrained(teacher)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    student = transformers.BertModel(transformers.BertConfig(vocab_size=network.config.vocab_size, **sizes))
+    size = student.get_input_embeddings().weight.std()
+    inherit_embeddings(student, network)
+    own, wanted = student.get_input_embeddings().weight, network.get_input_embeddings().weight
+    torch.testing.assert_close(own.std(), size)
+    cosines = [torch.nn.functional.normalize(each, dim=1) for each in (own, wanted)]
+    own_similar, similar = (each @ each.T for each in cosines)
+    above = torch.ones_like(similar).triu(1) > 0
+    assert torch.corrcoef(torch.stack([own_similar[above], similar[above]]))[0, 1] > 0.6
+    other = transformers.BertModel(transformers.BertConfig(vocab_size=7, **sizes))
+    before = other.get_input_embeddings().weight.clone()
+    inherit_embeddings(other, network)
+    assert torch.equal(before, other.get_input_embeddings().weight)
 
 
 def test_layers_of_the_teacher_are_evenly_chosen_and_keep_their_weights(teacher: Path) -> None:
