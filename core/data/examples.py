@@ -104,6 +104,26 @@ def write_recordings(path: Path, *, count: int = 60, rate: int = 8000, seconds: 
             archive.writestr(f"{name}/{index:04d}.wav", content.getvalue())
 
 
+def write_speech(path: Path, *, count: int = 40, rate: int = 8000) -> None:
+    """Zip of WAV files and `metadata.csv`: words of three letters, each letter a tone of its own."""
+    import soundfile
+
+    random = np.random.default_rng(0)
+    times = np.arange(int(0.15 * rate)) / rate
+    rows = ["file_name,transcription"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(count):
+            word = "".join(random.choice(list("abc"), 3))
+            tones = [np.sin(2 * np.pi * 400 * 2 ** "abc".index(letter) * times) for letter in word]
+            gap = np.zeros(int(0.05 * rate))
+            wave = 0.5 * np.concatenate([part for tone in tones for part in (tone, gap)])
+            content = io.BytesIO()
+            soundfile.write(content, wave + random.normal(0, 0.02, len(wave)), rate, format="WAV")
+            archive.writestr(f"{index:04d}.wav", content.getvalue())
+            rows.append(f"{index:04d}.wav,{word}")
+        archive.writestr("metadata.csv", "\n".join(rows) + "\n")
+
+
 def sentence(random: np.random.Generator, topic: str) -> str:
     """A sentence about animals or machines."""
     words = (random.choice(words[topic]) for words in (_SUBJECTS, _VERBS, _OBJECTS))

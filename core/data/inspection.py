@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from core.data import boxed, segmented
+from core.data import boxed, segmented, transcribed
 from core.data.archives import read_members
 from core.data.audio import check_audio
 from core.data.chats import check_conversation, check_preference
@@ -29,6 +29,7 @@ from core.data.sources import (
     PixelSource,
     SegmentedSource,
     Source,
+    SpeechSource,
     TableSource,
     TaggedSource,
     TextSource,
@@ -56,6 +57,10 @@ def profile_of(source: Source, limits: Limits) -> Profile:
             return _pixels(source)
         case AudioSource():
             return _audio(source, limits)
+        case SpeechSource():
+            said = transcribed.survey(source, limits)
+            words = sum(len(text.split()) for text in said.values())
+            return Profile(Kind.SPEECH, "audio_archive", len(said), words=words)
         case FrameSource():
             return _frames(source)
         case ChatSource():

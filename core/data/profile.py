@@ -24,6 +24,7 @@ class Kind(StrEnum):
     TOKENS = "tagged_tokens"
     PAIRS = "text_pairs"
     BOXED = "boxed_images"
+    SPEECH = "transcribed_speech"
 
 
 @dataclass(frozen=True)

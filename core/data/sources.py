@@ -19,7 +19,7 @@ from core.data.documents import plain_documents
 from core.data.folders import folder_classes, folder_of
 from core.data.json_lines import JsonLinesFile
 from core.data.labels import Classes, label_name
-from core.data.layouts import layout_of_images
+from core.data.layouts import layout_of_images, layout_of_recordings
 from core.data.parquet import ParquetFile
 from core.data.pictures import MAX_IMAGE_BYTES, Encoded
 from core.data.problems import Problems
@@ -98,6 +98,15 @@ class AudioSource:
 
 
 @dataclass(frozen=True)
+class SpeechSource:
+    """Recordings in an archive, with transcripts in the member that `notes` names, or in a text beside each."""
+
+    path: Path
+    container: Container
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FrameSource:
     """Recordings as frames of numbers (MFCC, say), those of all recordings one after another."""
 
@@ -156,6 +165,7 @@ Source = (
     | BoxedSource
     | PixelSource
     | AudioSource
+    | SpeechSource
     | FrameSource
     | ChatSource
     | TaggedSource
@@ -170,6 +180,7 @@ NOUNS: dict[type[Source], str] = {
     SegmentedSource: "images and masks",
     BoxedSource: "images and boxes",
     AudioSource: "recordings",
+    SpeechSource: "recordings with transcripts",
     FrameSource: "frames of recordings",
     ChatSource: "conversations",
     TaggedSource: "tokens with tags",
@@ -199,6 +210,9 @@ def open_source(
             return BoxedSource(path, found.container, layout.notes)
         return _picture_archive(path, found.container, limits)
     if found.format == "audio_archive" and found.container:
+        layout = layout_of_recordings(path, found.container, limits)
+        if layout.kind == "transcripts":
+            return SpeechSource(path, found.container, layout.notes)
         return AudioSource(path, found.container)
     if found.format in ("npy", "npz", "safetensors", "idx"):
         return _of_arrays(open_arrays(path, found.format, container=found.container, label=label, limits=limits))

@@ -53,11 +53,6 @@ class FineTuningSpec(TuningSpec):
     """Transfer learning: a pretrained model learns a new task; all of it, its head, layer by layer, or adapters."""
 
     method: Literal["fine_tuning"] = Field("fine_tuning", description="The training method.")
-    strategy: Literal["full", "frozen_encoder", "gradual", "lora"] = Field(
-        "full",
-        description="Whether all weights learn, only the head, one more layer in each epoch from the head down "
-        "(gradual), or low-rank adapters and the head.",
-    )
     lora: LoRA | None = Field(None, description="Settings of the adapters, for strategy lora.")
     batch_size: int = Field(32, ge=1, le=1_000_000, description="Examples a gradient step learns from.")
     learning_rate: float = Field(
@@ -107,7 +102,7 @@ def _usual_rate(given: Any) -> float | None:
     "al. 2023, DPO",
     opens_with="transformers (AutoModelForSequenceClassification, AutoModelForImageClassification, "
     "AutoModelForAudioClassification, AutoModelForSemanticSegmentation, AutoModelForObjectDetection, "
-    "AutoModelForTokenClassification, "
+    "AutoModelForTokenClassification, AutoModelForCTC, AutoModelForSpeechSeq2Seq, "
     "AutoModelForSeq2SeqLM, AutoModelForCausalLM, AutoTokenizer, AutoFeatureExtractor); "
     "adapters in adapter/: peft; bases of our own: safetensors",
     example=Example(

@@ -14,6 +14,7 @@ from core.tasks import (
     preference,
     semantic_segmentation,
     sequence_to_sequence,
+    speech_recognition,
     token_classification,
 )
 from core.tasks.task import Task, TaskType, TuningSpec
@@ -31,6 +32,7 @@ TASKS: Mapping[str, TaskType] = {
     "chat": chat.TASK,
     "preference": preference.TASK,
     "object_detection": object_detection.TASK,
+    "speech_recognition": speech_recognition.TASK,
 }
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.reads))
 

@@ -26,6 +26,7 @@ TaskName = Literal[
     "chat",
     "preference",
     "object_detection",
+    "speech_recognition",
 ]
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)] | None
@@ -47,7 +48,7 @@ TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "sample_tokens": SAMPLED,
     "packing": ("chat",),
     "beta": ("preference",),
-    "max_seconds": ("audio_classification",),
+    "max_seconds": ("audio_classification", "speech_recognition"),
     "image_size": ("semantic_segmentation", "object_detection"),
     "jitter": ("image_classification", "semantic_segmentation"),
     "horizontal_flip": ("image_classification", "semantic_segmentation", "object_detection"),
@@ -62,6 +63,11 @@ class TuningSpec(LabelledSpec):
     task: TaskName = Field(description="What is to be learned.")
     base: ModelReference = model_field(
         description="The pretrained model: made here, or an uploaded Hugging Face folder with safetensors or GGUF."
+    )
+    strategy: Literal["full", "frozen_encoder", "gradual", "lora"] = Field(
+        "full",
+        description="Whether all weights learn, only the head, one more layer in each epoch from the head down "
+        "(gradual), or low-rank adapters and the head.",
     )
     reinitialize: bool = Field(
         False, description="Forget the base's weights and keep its architecture and tokenizer: the baseline."

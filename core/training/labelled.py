@@ -49,7 +49,10 @@ class LabelledSpec(TrainingSpec):
     horizontal_flip: bool = Field(False, description="Mirror half of the training images, chosen anew in each epoch.")
 
     max_seconds: float | None = Field(
-        None, gt=0, le=3600, description="Seconds of a recording that are heard; none: 10."
+        None,
+        gt=0,
+        le=3600,
+        description="Seconds of a recording that are heard; none: 10. Of speech: longer ones are left out; none: 30.",
     )
 
 
