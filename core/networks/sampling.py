@@ -27,7 +27,8 @@ def sample_tokens(
     cache = None
     written: list[int] = []
     while len(written) < length:
-        answer = network(input_ids=asked, past_key_values=cache, use_cache=True)
+        mask = torch.ones(1, len(prompt) + len(written), dtype=torch.int64, device=network.device)
+        answer = network(input_ids=asked, attention_mask=mask, past_key_values=cache, use_cache=True)
         token = draw_token(answer.logits[0, -1].float().cpu(), temperature, top_p, generator)
         if token == end_token:
             break
