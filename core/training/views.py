@@ -24,7 +24,7 @@ class Augmentation(Frozen):
     """How the two views of an image differ: in all that a feature should not depend on."""
 
     crop_scale: float | None = Field(
-        None, gt=0, le=1, description="Least part of an image's area that a view shows; none: 0.2, grey images 0.4."
+        None, gt=0, le=1, description="Least part of an image's area that a view shows; none: 0.3, grey images 0.4."
     )
     crop_ratio: float = Field(4 / 3, ge=1, le=4, description="How far a view's sides are stretched against each other.")
     horizontal_flip: float | None = Field(
@@ -77,7 +77,7 @@ class Augmentation(Frozen):
                 param="augmentation",
             )
         defaults = {
-            "crop_scale": 0.4 if is_grey else 0.2,
+            "crop_scale": 0.4 if is_grey else 0.3,
             "horizontal_flip": 0.0 if is_grey else 0.5,
             "rotation": 15.0 if is_grey else 0.0,
             "jitter_probability": 0.8,
