@@ -61,7 +61,9 @@ class SimCLRSpec(TrainingSpec):
         le=1024,
         description="Pixels a side that views are scaled to for the encoder; none: their own, but 32 at least.",
     )
-    augmentation: Augmentation = Field(Augmentation(), description="How the two views of an image differ.")
+    augmentation: Augmentation = Field(
+        default_factory=Augmentation, description="How the two views of an image differ."
+    )
     temperature: float = Field(
         0.2, gt=0, le=10, description="Softness of the contrast: the lower, the more the most alike images count."
     )
@@ -84,7 +86,7 @@ class SimCLRSpec(TrainingSpec):
         description="Parts a batch is encoded in, to use less memory; the loss still contrasts the whole batch.",
     )
     learning_rate: float = Field(
-        2e-3,
+        3e-3,
         gt=0,
         le=100,
         description="Size of a gradient step, at its peak; lars: 0.075 times the root of batch_size.",
