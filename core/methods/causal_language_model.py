@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -118,7 +118,7 @@ def train(spec: CausalLanguageModelSpec, run: Run) -> Mapping[str, float]:
 
     def loss_of(part: PackedBatch) -> torch.Tensor:
         with autocast(spec.precision, run.device):
-            return next_token_loss(network, part, head=model.head)
+            return model.loss(part)
 
     for batch in run.steps(batches):
         network.train()
@@ -126,7 +126,7 @@ def train(spec: CausalLanguageModelSpec, run: Run) -> Mapping[str, float]:
         loss = learning.descend(packed, loss_of, over=count_targets(packed))
         run.log(loss=loss, tokens_per_second=throughput.of(int(rows.sizes[batch.rows].sum())))
         if batch.is_epoch_end and held_out is not None:
-            learning.validate(lambda: evaluate(model, held_out, loss_of))
+            learning.validate(lambda: evaluate(model, held_out, spec))
         if should_show(batch, batches):
             show_texts(model, held_out or rows, spec, run)
             throughput.restart()
@@ -134,7 +134,7 @@ def train(spec: CausalLanguageModelSpec, run: Run) -> Mapping[str, float]:
     learning.finish()
     network.save_pretrained(run.artifacts)
     model.tokenizer.save_pretrained(run.artifacts)
-    found = {} if held_out is None else evaluate(model, held_out, loss_of)
+    found = {} if held_out is None else evaluate(model, held_out, spec)
     return {f"valid_{name}": value for name, value in found.items()} | sizes_of(model.network, rows, run)
 
 
@@ -154,6 +154,10 @@ class DecoderModel:
             raise InvalidData("the documents hold no text that the tokenizer knows", param="dataset")
         tokens, lengths, _ = between(found, first=self.tokenizer.bos_token_id, last=self.tokenizer.eos_token_id)
         return pack_stream(tokens, lengths, row_length=self.context_length, pad_token=self.tokenizer.pad_token_id or 0)
+
+    def loss(self, batch: PackedBatch) -> torch.Tensor:
+        """Cross-entropy of the next tokens, summed, 0-d; no document sees another."""
+        return next_token_loss(self.network, batch, head=self.head)
 
     def write(self, prompt: list[int], spec: CausalLanguageModelSpec) -> str:
         """A text that begins so."""
@@ -201,12 +205,13 @@ def open_base(spec: CausalLanguageModelSpec, run: Run) -> tuple[Any, Any, int]:
 
 
 @torch.no_grad()
-def evaluate(model: DecoderModel, rows: PackedRows, loss_of: Callable[[PackedBatch], torch.Tensor]) -> dict[str, float]:
+def evaluate(model: DecoderModel, held_out: PackedRows, spec: CausalLanguageModelSpec) -> dict[str, float]:
     """Loss and perplexity on what was held out, whole."""
     total = count = 0.0
-    for chosen in torch.arange(len(rows)).split(VALIDATION_ROWS):
-        batch = rows[chosen]
-        total += float(loss_of(to_device(batch, model.network.device)))
+    for chosen in torch.arange(len(held_out)).split(VALIDATION_ROWS):
+        batch = held_out[chosen]
+        with autocast(spec.precision, model.network.device):
+            total += float(model.loss(to_device(batch, model.network.device)))
         count += float(count_targets(batch))
     return {"loss": total / count, "perplexity": perplexity(total / count)}
 
