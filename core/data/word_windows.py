@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from core.data.vocabulary import Corpus
 
-CHUNK_STEPS = 64  # steps whose words are subsampled and whose negatives are drawn together
+CHUNK = 32_768  # centres that are subsampled, and whose windows and noise are laid out, together
 CENTRES = 16  # the fewest that share a matrix product and noise words
 SHARED_NOISE = 16  # the fewest noise words of a group of centres; with fewer, each moves too far at once
 
@@ -22,15 +22,24 @@ class Block(NamedTuple):
     """Words in the order of the text, in groups of `size` centres, each with all places in any of their windows.
 
     Windows end where a document does: places of another document have no weight, and so have those of the padding.
+    In skip-gram a group predicts what is nearby, in CBOW its centres; both against noise words that it shares.
     """
 
-    centres: torch.Tensor  # [length] int64 words
-    nearby: torch.Tensor  # [length + 2 * window] int64 words: the centres, and a window before and behind them
-    weights: torch.Tensor  # [groups, size + 2 * window, size] of each place for each centre
-    noise: torch.Tensor  # [groups, negatives] int64 words, drawn by frequency ** 0.75; negatives may be 0
+    centres: torch.Tensor  # [groups, size] int64 words
+    nearby: torch.Tensor  # [groups, places] int64 words: the centres, and a window before and behind them
+    weights: torch.Tensor  # [groups, places, size] of each place for each centre
+    counts: torch.Tensor  # [groups, size] each centre's weights together
+    predicted: torch.Tensor  # [groups, true words + negatives] int64 words; noise is drawn by frequency ** 0.75
+    pulls: torch.Tensor  # [groups, true words + negatives, size] the weight of each for each centre, below 0 for noise
+    negatives: int  # may be 0
     step: int
     epoch: int
     is_epoch_end: bool
+
+    @property
+    def noise(self) -> torch.Tensor:
+        """The noise words, [groups, negatives] int64."""
+        return self.predicted[:, self.predicted.shape[1] - self.negatives :]
 
 
 class WordWindows(Sequence[Block]):
@@ -38,7 +47,7 @@ class WordWindows(Sequence[Block]):
 
     The text is cut into chunks of equal length, visited in an order drawn for each epoch. A chunk's frequent words are
     thinned out afresh in each epoch, and what is left is dealt out evenly to its steps. Windows have a radius drawn
-    from 1 to `window`, as in word2vec; unless `random_radius`, a place has the probability of being in as its weight.
+    from 1 to `window`, as in word2vec; but in skip-gram a place has the probability of being in as its weight.
     """
 
     def __init__(
@@ -51,18 +60,18 @@ class WordWindows(Sequence[Block]):
         words: int,
         epochs: int,
         seed: int,
-        random_radius: bool = False,
+        is_cbow: bool = False,
         device: torch.device | None = None,
     ) -> None:
         self.corpus, self.window, self.seed, self.device = corpus, window, seed, device
-        self.random_radius = random_radius
+        self.is_cbow = is_cbow
         frequencies = corpus.vocabulary.counts / corpus.vocabulary.counts.sum()
         self._kept = kept_shares(frequencies, subsample)
         expected = max(1, round(float((self._kept * frequencies).sum()) * len(corpus.tokens)))
         self.word_shares = self._kept * frequencies / (self._kept * frequencies).sum()  # [words] of the centres
         self.noise_shares = frequencies**0.75 / (frequencies**0.75).sum()  # [words] of the negatives
         self._draw_noise = Draws(self.noise_shares)
-        self.chunks = -(-expected // (CHUNK_STEPS * words))
+        self.chunks = -(-expected // max(CHUNK, words))
         self.chunk_length = -(-len(corpus.tokens) // self.chunks)
         self.chunk_steps = -(-expected // (self.chunks * words))
         self.per_epoch = self.chunks * self.chunk_steps
@@ -70,9 +79,11 @@ class WordWindows(Sequence[Block]):
         self.centres = min(words, -(-expected // self.per_epoch))  # in a block, about
         self.size = CENTRES * -(-2 * window // CENTRES)
         self.negatives = 0 if negative is None else max(SHARED_NOISE, negative)
-        self._distances = window_distances(self.size, window).to(device)
-        self._is_other = (self._distances > 0).float()
-        self._chance = (window + 1 - self._distances).div(window).clamp(min=0) * self._is_other
+        self._bands = window_bands(window, is_weighed=not is_cbow)
+        self._places = self.size + 2 * window
+        self._noise_share = (negative or 0) / max(1, self.negatives)  # of a prediction, for each noise word
+        own = (torch.eye(self.size), torch.full((self.negatives, self.size), -self._noise_share))
+        self._own_pulls = torch.cat(own).to(device)  # of CBOW, where a word's mean predicts the word alone
         self._order = lru_cache(maxsize=1)(self._draw_order)
         self._chunk = lru_cache(maxsize=1)(self._draw_chunk)
 
@@ -84,61 +95,60 @@ class WordWindows(Sequence[Block]):
             raise IndexError(index)
         epoch, place = divmod(index, self.per_epoch)
         chunk, part = divmod(place, self.chunk_steps)
-        drawn = self._chunk(epoch, self._order(epoch)[chunk])
-        length = drawn.noise.shape[1] * self.size
-        start, stop = part * length, (part + 1) * length
-        around = stop + 2 * self.window
+        centres, nearby, weights, counts, predicted, pulls = self._chunk(epoch, self._order(epoch)[chunk])[part]
         return Block(
-            centres=drawn.words[start + self.window : stop + self.window],
-            nearby=drawn.words[start:around],
-            weights=self._weights(drawn.owners[start:around], drawn.centre_owners[start:stop], drawn.radii[start:stop]),
-            noise=drawn.noise[part],
+            centres=centres,
+            nearby=nearby,
+            weights=weights,
+            counts=counts,
+            predicted=predicted,
+            pulls=pulls,
+            negatives=self.negatives,
             step=index,
             epoch=epoch,
             is_epoch_end=place == self.per_epoch - 1,
         )
 
-    def _weights(self, owners: torch.Tensor, centre_owners: torch.Tensor, radii: torch.Tensor) -> torch.Tensor:
-        places = windows(owners[:, None], size=self.size, window=self.window)
-        weights = places.expand(-1, -1, self.size).clone().eq_(centre_owners.view(-1, 1, self.size))
-        if not self.random_radius:
-            return weights.mul_(self._chance)
-        near = self._distances.expand_as(weights).clone().le_(radii.view(-1, 1, self.size))
-        return weights.mul_(near).mul_(self._is_other)
-
     def _draw_order(self, epoch: int) -> list[int]:
         return torch.randperm(self.chunks, generator=self._generator(epoch)).tolist()
 
-    def _draw_chunk(self, epoch: int, chunk: int) -> _Chunk:
+    def _draw_chunk(self, epoch: int, chunk: int) -> list[tuple[torch.Tensor, ...]]:
+        """The first six fields of each step's block."""
         generator = self._generator(epoch, chunk + 1)
         here = slice(chunk * self.chunk_length, (chunk + 1) * self.chunk_length)
         words, owners = self.corpus.tokens[here], self.corpus.documents[here]
         chosen = torch.rand(len(words), generator=generator) < self._kept[words]
-        words, owners = words[chosen].long(), (owners[chosen] - owners[:1]).float()
+        words, owners = words[chosen].long(), owners[chosen]
         groups = max(1, -(-len(words) // (self.chunk_steps * self.size)))
-        length = self.chunk_steps * groups * self.size
-        missing = length - len(words)
-        noise = self._draw_noise((self.chunk_steps, groups, self.negatives), generator)
-        radii = torch.randint(1, self.window + 1, (length if self.random_radius else 0,), generator=generator)
-        return _Chunk(
-            words=pad(words, (self.window, self.window + missing)).to(self.device),
-            owners=pad(owners, (self.window, self.window + missing), value=-1).to(self.device),
-            centre_owners=pad(owners, (0, missing), value=-2).to(self.device),
-            noise=noise.to(self.device),
-            radii=radii.float().to(self.device),
-        )
+        missing = self.chunk_steps * groups * self.size - len(words)
+        padded = pad(words, (self.window, self.window + missing))
+        centres = padded[self.window : len(padded) - self.window].view(-1, self.size)
+        nearby = padded.unfold(0, self._places, self.size)
+        noise = self._draw_noise((len(centres), self.negatives), generator)
+        predicted = torch.cat((centres if self.is_cbow else nearby, noise), 1)
+        radii = torch.tensor(self.window)
+        if self.is_cbow:
+            radii = torch.randint(1, self.window + 1, (len(words),), generator=generator)
+        before, behind = reaches(owners, radii)
+        counts, weights, pulls = self._weigh(pad(before * (self.window + 1) + behind, (0, missing)))
+        parts = (part.to(self.device) for part in (centres, nearby.contiguous(), weights, counts, predicted, pulls))
+        return list(zip(*(part.split(groups) for part in parts), strict=True))
+
+    def _weigh(self, bands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The counts, weights and pulls of groups, from the row of each centre in the bands, [centres]."""
+        width = 2 * self.window + 1
+        counts = self._bands.sum(1)[bands].view(-1, self.size)
+        pulls = torch.zeros(len(counts), self._places + (0 if self.is_cbow else self.negatives), self.size)
+        diagonal = pulls.as_strided((len(counts), self.size, width), (pulls.stride(0), self.size + 1, self.size))
+        diagonal.copy_(self._bands.index_select(0, bands).view(diagonal.shape))
+        if self.is_cbow:
+            return counts, pulls, self._own_pulls.expand(len(counts), -1, -1)
+        pulls[:, self._places :] = (counts * -self._noise_share)[:, None]
+        return counts, pulls[:, : self._places], pulls
 
     def _generator(self, *place: int) -> torch.Generator:
         state = np.random.SeedSequence([self.seed, *place]).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-class _Chunk(NamedTuple):
-    words: torch.Tensor  # [window + length + window]
-    owners: torch.Tensor  # [window + length + window] the document each stands in; -1 in the padding
-    centre_owners: torch.Tensor  # [length]; -2 in the padding
-    noise: torch.Tensor  # [steps, groups, negatives]
-    radii: torch.Tensor  # [length], or empty
 
 
 def kept_shares(frequencies: torch.Tensor, subsample: float | None) -> torch.Tensor:
@@ -148,29 +158,27 @@ def kept_shares(frequencies: torch.Tensor, subsample: float | None) -> torch.Ten
     return ((subsample / frequencies).sqrt() + subsample / frequencies).clamp(max=1)
 
 
-def window_distances(size: int, window: int) -> torch.Tensor:
-    """How far each place of a group lies from each of its centres, [size + 2 * window, size]."""
-    return (torch.arange(size + 2 * window)[:, None] - window - torch.arange(size)).abs().float()
+def window_bands(window: int, *, is_weighed: bool) -> torch.Tensor:
+    """Weights of the places from `window` before a centre to as many behind it, [(window + 1) ** 2, 2 * window + 1].
 
-
-def windows(rows: torch.Tensor, *, size: int, window: int) -> torch.Tensor:
-    """Overlapping views of `rows` [length + 2 * window, n]: [length / size, size + 2 * window, n]."""
-    width = rows.shape[1]
-    groups = (len(rows) - 2 * window) // size
-    return rows.as_strided((groups, size + 2 * window, width), (size * width, width, 1))
-
-
-def sum_windows(parts: torch.Tensor, *, window: int, out: torch.Tensor) -> None:
-    """The opposite of `windows`: writes to `out` the sums of the parts [groups, size + 2 * window, n] of the same row.
-
-    Needs 2 * window <= size.
+    Row `before * (window + 1) + behind` is of a centre whose window reaches so far: 1 for each place in it but the
+    centre's own, or, if `is_weighed`, the probability that a radius drawn from 1 to `window` takes it in.
     """
-    groups, places, width = parts.shape
-    size = places - 2 * window
-    length = groups * size
-    out[:length].view(groups, size, width).copy_(parts[:, :size])
-    out[length:] = 0
-    out[size:].as_strided((groups, 2 * window, width), (size * width, width, 1)).add_(parts[:, size:])
+    offsets = torch.arange(-window, window + 1)
+    reach = torch.arange(window + 1)
+    is_in = (offsets >= -reach[:, None, None]) & (offsets <= reach[None, :, None]) & (offsets != 0)
+    chance = (window + 1 - offsets.abs()) / window if is_weighed else torch.ones(len(offsets))
+    return (is_in * chance).view(-1, len(offsets))
+
+
+def reaches(owners: torch.Tensor, radii: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many places each window has before and behind its centre, in the same document; `owners` [n] never fall."""
+    places = torch.arange(len(owners))
+    lengths = owners.unique_consecutive(return_counts=True)[1]
+    ends = lengths.cumsum(0)
+    before = places - (ends - lengths).repeat_interleave(lengths)
+    behind = ends.repeat_interleave(lengths) - 1 - places
+    return torch.minimum(before, radii), torch.minimum(behind, radii)
 
 
 class Draws:

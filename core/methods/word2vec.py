@@ -233,7 +233,7 @@ def blocks_of(corpus: Corpus, spec: Word2VecSpec, *, epochs: int, device: torch.
         words=spec.batch_size,
         epochs=epochs,
         seed=spec.seed,
-        random_radius=spec.architecture == "cbow",
+        is_cbow=spec.architecture == "cbow",
         device=device,
     )
 

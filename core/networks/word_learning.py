@@ -9,20 +9,17 @@ import torch
 from torch.nn.functional import pad, softplus
 
 from core.data.huffman import HuffmanTree
-from core.data.word_windows import Block, WordWindows, sum_windows, windows
+from core.data.word_windows import Block, WordWindows
 from core.networks.word_vectors import Rows, WordVectors
 
 MOST_MOVEMENT = 4.0  # of a row in one step: the learning rate times the gradients expected to be summed for it
 
 
 class Bounds(NamedTuple):
-    """What a row's summed update is multiplied by, so that frequent words stay stable; None where all are 1."""
+    """What a row's summed update is multiplied by, at most 1, so that frequent words stay stable."""
 
-    inputs: torch.Tensor | None  # [rows]
-    outputs: torch.Tensor | None
-
-
-NO_BOUNDS = Bounds(None, None)
+    inputs: torch.Tensor  # [rows]
+    outputs: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,10 @@ class Objective:
     architecture: Literal["skip_gram", "cbow"]
     window: int
     negative: int = 0  # noise words that weigh against each true one
-    bounds: Bounds = NO_BOUNDS
     subwords: Rows | None = None  # of the vocabulary
     log_noise: torch.Tensor | None = None  # [words] log(negative * noise's probability), which NCE subtracts
     tree: HuffmanTree | None = None
+    bounds: Bounds | None = None  # only losses do without
 
 
 def loss_sum(network: WordVectors, block: Block, objective: Objective) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,18 +48,15 @@ def loss_sum(network: WordVectors, block: Block, objective: Objective) -> tuple[
     """
     if objective.tree is not None:
         return tree_loss_sum(network, block, objective, objective.tree)
-    groups, _, size = block.weights.shape
-    counts = block.weights.sum(1)  # [groups, size]
+    counts = block.counts
     if objective.architecture == "skip_gram":
-        h = with_one(read_words(network, block.centres, objective).view(groups, size, -1), objective)
-        nearby = windows(output_rows(network, block.nearby, objective), size=size, window=objective.window)
-        true = (softplus(-nearby @ h.mT) * block.weights).sum()
+        h = with_one(read_words(network, block.centres, objective), objective)
+        true = (softplus(-output_rows(network, block.nearby, objective) @ h.mT) * block.weights).sum()
     else:
         counts = counts.clamp(max=1)  # none for a word without neighbours
         h = with_one(mean_of_neighbours(network, block, objective), objective)
-        true = (softplus(-(h * output_rows(network, block.centres, objective).view_as(h)).sum(-1)) * counts).sum()
-    noise = output_rows(network, block.noise.view(-1), objective).view(groups, -1, h.shape[-1])
-    against = softplus(noise @ h.mT).mean(1)
+        true = (softplus(-(h * output_rows(network, block.centres, objective)).sum(-1)) * counts).sum()
+    against = softplus(output_rows(network, block.noise, objective) @ h.mT).mean(1)
     return true + objective.negative * (against * counts).sum(), counts.sum()
 
 
@@ -71,115 +65,23 @@ def tree_loss_sum(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same of hierarchical softmax: -log sigmoid(sign * node . h) for each node on the true word's path.
 
-    Morin & Bengio 2005; Mikolov et al. 2013.
+    Morin & Bengio 2005; Mikolov et al. 2013, whose code predicts each word's path from the words near it.
     """
-    groups, _, size = block.weights.shape
-    counts = block.weights.sum(1)
+    counts = block.counts
+    nodes = path_rows(network, block.centres, tree)  # [groups, size * depth, vector_size]
+    is_inner = tree.signs[block.centres].abs()  # [groups, size, depth]
     if objective.architecture == "skip_gram":
-        wide = {"size": size * tree.depth, "window": objective.window * tree.depth}
-        h = read_words(network, block.centres, objective).view(groups, size, -1)
-        is_inner = windows(tree.signs[block.nearby].abs().view(-1, 1), **wide)
-        weights = block.weights.repeat_interleave(tree.depth, 1) * is_inner
-        nodes = windows(path_rows(network, block.nearby, tree), **wide)
+        h = read_words(network, block.nearby, objective)
+        weights = (block.weights.mT[..., None] * is_inner[:, :, None]).transpose(2, 3).flatten(1, 2)
         return (softplus(-nodes @ h.mT) * weights).sum(), counts.sum()
     counts = counts.clamp(max=1)
-    h = mean_of_neighbours(network, block, objective).view(-1, network.inputs.shape[1], 1)
-    nodes = path_rows(network, block.centres, tree).view(len(h), tree.depth, -1)
-    weights = tree.signs[block.centres].abs() * counts.view(-1, 1)
-    return (softplus(-nodes @ h).squeeze(2) * weights).sum(), counts.sum()
-
-
-def update_skip_gram(network: WordVectors, block: Block, objective: Objective, rate: float) -> None:
-    """One step down the gradient of `loss_sum`: each word predicts the words near it."""
-    groups, _, size = block.weights.shape
-    length = len(block.nearby)
-    predicted = torch.cat((block.nearby, block.noise.view(-1)))
-    h = with_one(read_words(network, block.centres, objective).view(groups, size, -1), objective)
-    rows = output_rows(network, predicted, objective)  # [length + groups * negatives, width]
-    steps = torch.empty_like(rows)
-    noise, noise_steps = (part[length:].view(groups, -1, h.shape[2]) for part in (rows, steps))
-    nearby = windows(rows[:length], size=size, window=objective.window)
-    errors = torch.bmm(nearby, h.mT).neg_().sigmoid_().mul_(block.weights).mul_(rate)
-    h_steps = torch.bmm(errors.mT, nearby)
-    sum_windows(torch.bmm(errors, h), window=objective.window, out=steps[:length])
-    learn_from_noise(noise, h, block.weights.sum(1), objective, rate, noise_steps=noise_steps, h_steps=h_steps)
-    add_to_words(network, block.centres, h_steps, objective)
-    add_rows(network.outputs, predicted, steps, objective.bounds.outputs)
-
-
-def update_cbow(network: WordVectors, block: Block, objective: Objective, rate: float) -> None:
-    """One step down the gradient of `loss_sum`: the mean of the near words predicts the word.
-
-    As in word2vec, each near word takes the whole step of the mean instead of its share.
-    """
-    groups, length = len(block.weights), len(block.centres)
-    predicted = torch.cat((block.centres, block.noise.view(-1)))
-    h = with_one(mean_of_neighbours(network, block, objective), objective)
-    rows = output_rows(network, predicted, objective)  # [length + groups * negatives, width]
-    steps = torch.empty_like(rows)
-    true, noise = (part.view(groups, -1, h.shape[2]) for part in rows.tensor_split([length]))
-    true_steps, noise_steps = (part.view(groups, -1, h.shape[2]) for part in steps.tensor_split([length]))
-    counts = block.weights.sum(1).clamp_(max=1)  # none for a word without neighbours
-    errors = (h * true).sum(2).neg_().sigmoid_().mul_(counts).mul_(rate).unsqueeze_(2)
-    h_steps = errors * true
-    torch.mul(errors, h, out=true_steps)
-    learn_from_noise(noise, h, counts, objective, rate, noise_steps=noise_steps, h_steps=h_steps)
-    add_to_neighbours(network, block, h_steps, objective)
-    add_rows(network.outputs, predicted, steps, objective.bounds.outputs)
-
-
-def learn_from_noise(
-    noise: torch.Tensor,
-    h: torch.Tensor,
-    counts: torch.Tensor,
-    objective: Objective,
-    rate: float,
-    *,
-    noise_steps: torch.Tensor,
-    h_steps: torch.Tensor,
-) -> None:
-    """Move noise words and `h` apart: writes the noise words' steps, and adds to those of `h`.
-
-    `noise` [groups, negatives, n], `h` [groups, size, n], `counts` [groups, size] the predictions from each `h`.
-    """
-    weights = counts.mul(-rate * objective.negative / noise.shape[1]).unsqueeze_(1)
-    errors = torch.bmm(noise, h.mT).sigmoid_().mul_(weights)
-    torch.bmm(errors, h, out=noise_steps)
-    h_steps.baddbmm_(errors.mT, noise)
-
-
-def update_skip_gram_tree(
-    network: WordVectors, block: Block, objective: Objective, tree: HuffmanTree, rate: float
-) -> None:
-    """One step down the gradient of `tree_loss_sum`: each word predicts the turns on the paths to the words near it."""
-    groups, _, size = block.weights.shape
-    depth = tree.depth
-    window = objective.window * depth  # a word's place is taken by its path
-    h = read_words(network, block.centres, objective).view(groups, size, -1)
-    rows = path_rows(network, block.nearby, tree)
-    nodes = windows(rows, size=size * depth, window=window)
-    weights = block.weights.repeat_interleave(depth, 1)
-    errors = torch.bmm(nodes, h.mT).neg_().sigmoid_().mul_(weights).mul_(rate)
-    h_steps = torch.bmm(errors.mT, nodes)
-    steps = torch.empty_like(rows)
-    sum_windows(torch.bmm(errors, h), window=window, out=steps)
-    add_to_words(network, block.centres, h_steps, objective)
-    add_to_paths(network, block.nearby, steps, tree, objective.bounds.outputs)
-
-
-def update_cbow_tree(network: WordVectors, block: Block, objective: Objective, tree: HuffmanTree, rate: float) -> None:
-    """One step down the gradient of `tree_loss_sum`: the mean of the near words predicts the turns to the word."""
     h = mean_of_neighbours(network, block, objective)
-    nodes = path_rows(network, block.centres, tree).view(h.shape[0] * h.shape[1], tree.depth, -1)
-    counts = block.weights.sum(1).clamp_(max=1).view(-1, 1, 1)
-    flat = h.view(len(nodes), 1, -1)
-    errors = torch.bmm(flat, nodes.mT).neg_().sigmoid_().mul_(counts).mul_(rate)  # [words, 1, depth]
-    add_to_neighbours(network, block, torch.bmm(errors, nodes).view_as(h), objective)
-    add_to_paths(network, block.centres, torch.bmm(errors.mT, flat), tree, objective.bounds.outputs)
+    losses = softplus(-nodes.view(*is_inner.shape, -1) @ h[..., None]).squeeze(-1)
+    return (losses * is_inner * counts[..., None]).sum(), counts.sum()
 
 
 def update(network: WordVectors, block: Block, objective: Objective, rate: float) -> None:
-    """One step down the gradient of `loss_sum`, `rate` times as long."""
+    """One step down the gradient of `loss_sum`, `rate` times as long, within the objective's bounds."""
     is_skip_gram = objective.architecture == "skip_gram"
     if objective.tree is not None:
         step = update_skip_gram_tree if is_skip_gram else update_cbow_tree
@@ -188,46 +90,118 @@ def update(network: WordVectors, block: Block, objective: Objective, rate: float
         (update_skip_gram if is_skip_gram else update_cbow)(network, block, objective, rate)
 
 
+def update_skip_gram(network: WordVectors, block: Block, objective: Objective, rate: float) -> None:
+    """Each word predicts the words near it: near ones are to score high, noise words low."""
+    h = with_one(read_words(network, block.centres, objective), objective)
+    rows = output_rows(network, block.predicted, objective)
+    errors = score_errors(rows, h, block)
+    add_to_words(network, block.centres, errors.mT, rows, objective, rate)
+    add_to_outputs(network, block.predicted, errors, h, objective, rate)
+
+
+def update_cbow(network: WordVectors, block: Block, objective: Objective, rate: float) -> None:
+    """The mean of the near words predicts the word: that is to score high, noise words low.
+
+    As in word2vec, each near word takes the whole step of the mean instead of its share. A word without neighbours has
+    a mean of 0, so that it moves nothing.
+    """
+    h = with_one(mean_of_neighbours(network, block, objective), objective)
+    rows = output_rows(network, block.predicted, objective)
+    errors = score_errors(rows, h, block)
+    if objective.log_noise is not None:  # without neighbours there is still a bias
+        errors.mul_(block.counts.clamp(max=1)[:, None])
+    add_to_words(network, block.nearby, block.weights, torch.bmm(errors.mT, rows), objective, rate)
+    add_to_outputs(network, block.predicted, errors, h, objective, rate)
+
+
+def score_errors(rows: torch.Tensor, h: torch.Tensor, block: Block) -> torch.Tensor:
+    """What each score lacks to the truth, by its weight, [groups, true words + negatives, size].
+
+    `rows` [groups, true words + negatives, n] of the words predicted, `h` [groups, size, n].
+    """
+    scores = torch.bmm(rows, h.mT)
+    scores[:, : scores.shape[1] - block.negatives].neg_()  # 1 - sigmoid(x) of true words is sigmoid(-x)
+    return scores.sigmoid_().mul_(block.pulls)
+
+
+def update_skip_gram_tree(
+    network: WordVectors, block: Block, objective: Objective, tree: HuffmanTree, rate: float
+) -> None:
+    """Each word's path is predicted from the words near it."""
+    h = read_words(network, block.nearby, objective)
+    nodes = path_rows(network, block.centres, tree)
+    weights = block.weights.mT.repeat_interleave(tree.depth, 1)  # [groups, size * depth, places]
+    errors = torch.bmm(nodes, h.mT).neg_().sigmoid_().mul_(weights)
+    add_to_words(network, block.nearby, errors.mT, nodes, objective, rate)
+    add_to_outputs(network, *turns(tree, block.centres, errors), h, objective, rate)
+
+
+def update_cbow_tree(network: WordVectors, block: Block, objective: Objective, tree: HuffmanTree, rate: float) -> None:
+    """The mean of the near words predicts the word's path; a word without neighbours moves nothing."""
+    h = mean_of_neighbours(network, block, objective)
+    nodes = path_rows(network, block.centres, tree)
+    own = torch.eye(h.shape[1], device=h.device).repeat_interleave(tree.depth, 0)  # a path is for its own word's h
+    errors = torch.bmm(nodes, h.mT).neg_().sigmoid_().mul_(own)  # [groups, size * depth, size]
+    add_to_words(network, block.nearby, block.weights, torch.bmm(errors.mT, nodes), objective, rate)
+    add_to_outputs(network, *turns(tree, block.centres, errors), h, objective, rate)
+
+
 def read_words(network: WordVectors, words: torch.Tensor, objective: Objective) -> torch.Tensor:
-    """The vectors of words, [n, vector_size]."""
+    """The vectors of words [groups, n], [groups, n, vector_size]."""
     if objective.subwords is None:
-        return network.inputs.index_select(0, words)
+        return take(network.inputs, words)
     different, places = words.unique(return_inverse=True)
-    return network.mean(objective.subwords.select(different)).index_select(0, places)
+    return take(network.mean(objective.subwords.select(different)), places)
 
 
-def add_to_words(network: WordVectors, words: torch.Tensor, steps: torch.Tensor, objective: Objective) -> None:
-    """Add to each word's vector its step [..., vector_size or one more]; each n-gram takes the whole step."""
-    size = network.inputs.shape[1]
-    steps = steps.view(len(words), -1)[:, :size]
-    if objective.subwords is not None:
-        different, places = words.unique(return_inverse=True)
-        chosen = objective.subwords.select(different)
-        sums = steps.new_zeros(len(different), size).index_add_(0, places, steps)
-        words, steps = chosen.rows, sums.repeat_interleave(chosen.counts, 0)
-    add_rows(network.inputs, words, steps, objective.bounds.inputs)
+def add_to_words(
+    network: WordVectors,
+    words: torch.Tensor,
+    errors: torch.Tensor,
+    rows: torch.Tensor,
+    objective: Objective,
+    rate: float,
+) -> None:
+    """Add errors @ rows to the vectors of words [groups, n]; with subwords each n-gram takes the whole step."""
+    if objective.bounds is None:
+        raise ValueError("an objective without bounds cannot be learned from")
+    rows = rows[..., : network.inputs.shape[1]]
+    if objective.subwords is None:
+        add_products(network.inputs, words, errors, rows, objective.bounds.inputs, rate)
+        return
+    different, places = words.unique(return_inverse=True)
+    chosen = objective.subwords.select(different)
+    sums = rows.new_zeros(len(different), rows.shape[2])
+    add_products(sums, places, errors, rows, torch.ones_like(sums[:, 0]), rate)
+    steps = sums.repeat_interleave(chosen.counts, 0).mul_(objective.bounds.inputs[chosen.rows, None])
+    network.inputs.index_add_(0, chosen.rows, steps)
+
+
+def add_to_outputs(
+    network: WordVectors,
+    rows: torch.Tensor,
+    errors: torch.Tensor,
+    h: torch.Tensor,
+    objective: Objective,
+    rate: float,
+) -> None:
+    """Add errors @ h to the outputs' rows [groups, n]."""
+    if objective.bounds is None:
+        raise ValueError("an objective without bounds cannot be learned from")
+    add_products(network.outputs, rows, errors, h, objective.bounds.outputs, rate)
 
 
 def mean_of_neighbours(network: WordVectors, block: Block, objective: Objective) -> torch.Tensor:
     """CBOW's h, [groups, size, vector_size]; zero for a word without neighbours."""
-    rows = read_words(network, block.nearby, objective)
-    nearby = windows(rows, size=block.weights.shape[2], window=objective.window)
-    return torch.bmm(block.weights.mT, nearby) / block.weights.sum(1).clamp(min=1).unsqueeze(2)
-
-
-def add_to_neighbours(network: WordVectors, block: Block, h_steps: torch.Tensor, objective: Objective) -> None:
-    """Add the step of each mean [groups, size, vector_size or one more] to every neighbour in it."""
-    size = network.inputs.shape[1]
-    steps = h_steps.new_empty(len(block.nearby), size)
-    sum_windows(torch.bmm(block.weights, h_steps[..., :size]), window=objective.window, out=steps)
-    add_to_words(network, block.nearby, steps, objective)
+    sums = torch.bmm(block.weights.mT, read_words(network, block.nearby, objective))
+    return sums.mul_(block.counts.clamp(min=1).reciprocal_().unsqueeze(2))
 
 
 def output_rows(network: WordVectors, words: torch.Tensor, objective: Objective) -> torch.Tensor:
-    """The outputs of words, [n, vector_size]; in NCE with one more number, the bias less the noise's logarithm."""
-    rows = network.outputs.index_select(0, words)
+    """The outputs of words [groups, n], [groups, n, vector_size]; in NCE with the bias less the noise's logarithm."""
+    rows = take(network.outputs, words)
     if objective.log_noise is not None:
-        rows[:, -1] -= objective.log_noise[words]
+        rows[..., -1] -= objective.log_noise[words]
     return rows
 
 
@@ -237,24 +211,35 @@ def with_one(h: torch.Tensor, objective: Objective) -> torch.Tensor:
 
 
 def path_rows(network: WordVectors, words: torch.Tensor, tree: HuffmanTree) -> torch.Tensor:
-    """The outputs of the nodes on each word's path times their signs, [n * depth, vector_size]; 0 beyond the root."""
-    return network.outputs.index_select(0, tree.nodes[words].view(-1)) * tree.signs[words].view(-1, 1)
+    """The outputs of the nodes on each word's path times their signs, [groups, n * depth, vector_size]; 0 beyond."""
+    return take(network.outputs, tree.nodes[words].flatten(1)) * tree.signs[words].flatten(1)[..., None]
 
 
-def add_to_paths(
-    network: WordVectors, words: torch.Tensor, steps: torch.Tensor, tree: HuffmanTree, bounds: torch.Tensor | None
+def turns(tree: HuffmanTree, words: torch.Tensor, errors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nodes on each word's path [groups, n * depth], and their errors from those of what `path_rows` gave."""
+    return tree.nodes[words].flatten(1), errors * tree.signs[words].flatten(1)[..., None]
+
+
+def take(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The rows [groups, n] of a table, [groups, n, width]."""
+    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+
+
+def add_products(
+    table: torch.Tensor,
+    rows: torch.Tensor,
+    errors: torch.Tensor,
+    vectors: torch.Tensor,
+    bounds: torch.Tensor,
+    rate: float,
 ) -> None:
-    """Add to the nodes on each word's path the steps [n * depth, vector_size] of what `path_rows` gave."""
-    signs = tree.signs[words].view(-1, 1)
-    add_rows(network.outputs, tree.nodes[words].view(-1), steps.view(len(signs), -1).mul_(signs), bounds)
+    """Add errors [groups, n, m] @ vectors [groups, m, width], times rate and bound, to each of the rows [groups, n].
 
-
-def add_rows(table: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor, bounds: torch.Tensor | None) -> None:
-    """Add each step to its row; index_add_ sums in the order of the steps, whatever the number of threads."""
-    steps = steps.view(len(rows), -1)
-    if bounds is not None:
-        steps = steps * bounds.index_select(0, rows)[:, None]
-    table.index_add_(0, rows, steps)
+    index_add_ sums in the order of the rows, whatever the number of threads.
+    """
+    flat = rows.reshape(-1)
+    errors = errors * bounds.index_select(0, flat).mul_(rate).view(*rows.shape, 1)
+    table.index_add_(0, flat, torch.bmm(errors, vectors).flatten(0, 1))
 
 
 def bound_updates(blocks: WordWindows, network: WordVectors, objective: Objective, *, learning_rate: float) -> Bounds:
@@ -281,4 +266,4 @@ def bound_updates(blocks: WordWindows, network: WordVectors, objective: Objectiv
         inputs = shares.new_zeros(len(network.inputs)).index_add_(0, rows, inputs.repeat_interleave(counts))
     most = MOST_MOVEMENT / (learning_rate * blocks.centres)
     factors = [(most / gradients).clamp(max=1) for gradients in (inputs, outputs)]
-    return Bounds(*(None if bool((factor == 1).all()) else factor.float().to(blocks.device) for factor in factors))
+    return Bounds(*(factor.float().to(blocks.device) for factor in factors))

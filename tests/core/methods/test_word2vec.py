@@ -21,7 +21,7 @@ from core.data.vocabulary import read_corpus
 from core.data.word_windows import kept_shares
 from core.errors import InvalidData, InvalidSpec
 from core.methods.word2vec import Word2VecSpec, blocks_of, check, new_network, new_objective
-from core.networks.word_learning import NO_BOUNDS, loss_sum, update
+from core.networks.word_learning import Bounds, loss_sum, update
 
 CPU = torch.device("cpu")
 LEE = datapath("lee_background.cor")  # 300 news reports, 60,000 words
@@ -111,14 +111,18 @@ def test_one_step_is_the_gradient_of_the_loss_written_out(architecture, settings
     assert len(blocks) == 1
     block = blocks[0]
     network = new_network(spec, corpus.vocabulary.words)
-    objective = replace(new_objective(spec, network, blocks), bounds=NO_BOUNDS)
+    unbounded = Bounds(torch.ones(len(network.inputs)), torch.ones(len(network.outputs)))
+    objective = replace(new_objective(spec, network, blocks), bounds=unbounded)
     torch.manual_seed(0)
     for table in (network.inputs, network.outputs):
         table.normal_().requires_grad_()
     documents = [[network.numbers[word] for word in text.split()] for text in texts]
     noise = block.noise.repeat_interleave(block.weights.shape[2], 0)
 
-    loss = slow_loss(network, objective, documents, noise, blocks._chunk(0, 0).radii)
+    size = block.weights.shape[2]
+    distances = (torch.arange(block.nearby.shape[1])[:, None] - spec.window - torch.arange(size)).abs()
+    radii = ((block.weights > 0) * distances).amax(1).view(-1)  # as drawn, or to the document's ends
+    loss = slow_loss(network, objective, documents, noise, radii)
     torch.testing.assert_close(loss_sum(network, block, objective)[0], loss, rtol=1e-5, atol=1e-5)
     loss.backward()
     expected = [(table - 0.1 * table.grad).detach() for table in (network.inputs, network.outputs)]
@@ -138,9 +142,8 @@ def test_an_epoch_meets_every_pair_of_neighbours_once_and_none_across_documents(
     found: Counter[tuple[str, str]] = Counter()
     words = corpus.vocabulary.words
     for block in list(blocks)[: blocks.per_epoch]:
-        size = block.weights.shape[2]
         for group, place, centre in block.weights.nonzero().tolist():
-            pair = (words[block.centres[group * size + centre]], words[block.nearby[group * size + place]])
+            pair = (words[block.centres[group, centre]], words[block.nearby[group, place]])
             found[pair] += round(3 * float(block.weights[group, place, centre]))
     expected: Counter[tuple[str, str]] = Counter()
     for text in texts:
@@ -158,7 +161,7 @@ def test_every_epoch_thins_out_frequent_words_anew():
     blocks = blocks_of(corpus, spec, epochs=2, device=CPU)
     counts = [torch.zeros(500), torch.zeros(500)]
     for block in blocks:
-        is_real = block.weights.sum(1).view(-1) > 0
+        is_real = block.weights.sum(1) > 0
         counts[block.epoch] += torch.bincount(block.centres[is_real], minlength=500)
     frequencies = corpus.vocabulary.counts / corpus.vocabulary.counts.sum()
     expected = kept_shares(frequencies, 1e-2) * corpus.vocabulary.counts
