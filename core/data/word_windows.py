@@ -16,6 +16,7 @@ from core.data.vocabulary import Corpus
 CHUNK = 32_768  # centres that are subsampled, and whose windows and noise are laid out, together
 CENTRES = 16  # the fewest that share a matrix product and noise words
 SHARED_NOISE = 16  # the fewest noise words of a group of centres; with fewer, each moves too far at once
+SHARED_NOISE_CBOW = 8  # the same where each centre predicts but one word
 
 
 class Block(NamedTuple):
@@ -78,7 +79,7 @@ class WordWindows(Sequence[Block]):
         self.total = self.per_epoch * epochs
         self.centres = min(words, -(-expected // self.per_epoch))  # in a block, about
         self.size = CENTRES * -(-2 * window // CENTRES)
-        self.negatives = 0 if negative is None else max(SHARED_NOISE, negative)
+        self.negatives = 0 if negative is None else max(SHARED_NOISE_CBOW if is_cbow else SHARED_NOISE, negative)
         self._bands = window_bands(window, is_weighed=not is_cbow)
         self._places = self.size + 2 * window
         self._noise_share = (negative or 0) / max(1, self.negatives)  # of a prediction, for each noise word
@@ -117,8 +118,8 @@ class WordWindows(Sequence[Block]):
         generator = self._generator(epoch, chunk + 1)
         here = slice(chunk * self.chunk_length, (chunk + 1) * self.chunk_length)
         words, owners = self.corpus.tokens[here], self.corpus.documents[here]
-        chosen = torch.rand(len(words), generator=generator) < self._kept[words]
-        words, owners = words[chosen].long(), owners[chosen]
+        chosen = (torch.rand(len(words), generator=generator) < self._kept[words]).nonzero().view(-1)
+        words, owners = words.index_select(0, chosen).long(), owners.index_select(0, chosen)
         groups = max(1, -(-len(words) // (self.chunk_steps * self.size)))
         missing = self.chunk_steps * groups * self.size - len(words)
         padded = pad(words, (self.window, self.window + missing))

@@ -81,7 +81,7 @@ class Word2VecSpec(MethodSpec):
         None, ge=1, lt=2**31, description="Numbers that n-grams are hashed to; none: 2,000,000, with subwords."
     )
     epochs: int = Field(5, ge=1, le=100_000, description="Passes over the data set.")
-    batch_size: int = Field(512, ge=32, le=65_536, description="Words a step learns from, about.")
+    batch_size: int = Field(1024, ge=32, le=65_536, description="Words a step learns from, about.")
     learning_rate: float = Field(0.05, gt=0, le=1, description="Size of a step at first; it falls linearly to zero.")
     validation_fraction: float | None = Field(
         0.01, gt=0, le=0.5, description="Part of the documents held out for the validation loss; none: no such loss."

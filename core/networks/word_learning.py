@@ -16,9 +16,12 @@ MOST_MOVEMENT = 4.0  # of a row in one step: the learning rate times the gradien
 
 
 class Bounds(NamedTuple):
-    """What a row's summed update is multiplied by, at most 1, so that frequent words stay stable."""
+    """What a row's summed update is multiplied by, at most 1, so that frequent words stay stable.
 
-    inputs: torch.Tensor  # [rows]
+    [rows + 1], 1 for the last and for all rows beyond: so short a table stays in the processor's cache.
+    """
+
+    inputs: torch.Tensor
     outputs: torch.Tensor
 
 
@@ -172,8 +175,8 @@ def add_to_words(
     different, places = words.unique(return_inverse=True)
     chosen = objective.subwords.select(different)
     sums = rows.new_zeros(len(different), rows.shape[2])
-    add_products(sums, places, errors, rows, torch.ones_like(sums[:, 0]), rate)
-    steps = sums.repeat_interleave(chosen.counts, 0).mul_(objective.bounds.inputs[chosen.rows, None])
+    add_products(sums, places, errors, rows, sums.new_ones(1), rate)
+    steps = sums.repeat_interleave(chosen.counts, 0).mul_(factors_of(chosen.rows, objective.bounds.inputs)[:, None])
     network.inputs.index_add_(0, chosen.rows, steps)
 
 
@@ -225,6 +228,11 @@ def take(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 
+def factors_of(rows: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+    """What the steps of these rows [n] are multiplied by; for those beyond the end of the bounds it is their last."""
+    return bounds.index_select(0, rows.clamp(max=len(bounds) - 1))
+
+
 def add_products(
     table: torch.Tensor,
     rows: torch.Tensor,
@@ -238,7 +246,7 @@ def add_products(
     index_add_ sums in the order of the rows, whatever the number of threads.
     """
     flat = rows.reshape(-1)
-    errors = errors * bounds.index_select(0, flat).mul_(rate).view(*rows.shape, 1)
+    errors = errors * factors_of(flat, bounds * rate).view(*rows.shape, 1)
     table.index_add_(0, flat, torch.bmm(errors, vectors).flatten(0, 1))
 
 
@@ -265,5 +273,11 @@ def bound_updates(blocks: WordWindows, network: WordVectors, objective: Objectiv
         rows, counts, _ = (part.to(shares.device) for part in objective.subwords)
         inputs = shares.new_zeros(len(network.inputs)).index_add_(0, rows, inputs.repeat_interleave(counts))
     most = MOST_MOVEMENT / (learning_rate * blocks.centres)
-    factors = [(most / gradients).clamp(max=1) for gradients in (inputs, outputs)]
-    return Bounds(*(factor.float().to(blocks.device) for factor in factors))
+    return Bounds(*(_shortened((most / gradients).clamp(max=1)).to(blocks.device) for gradients in (inputs, outputs)))
+
+
+def _shortened(factors: torch.Tensor) -> torch.Tensor:
+    """Without the ones at the end, but for the first of them."""
+    is_bound = (factors < 1).nonzero()
+    length = int(is_bound[-1]) + 1 if len(is_bound) else 0
+    return torch.cat((factors[:length].float(), torch.ones(1)))

@@ -111,7 +111,7 @@ def test_one_step_is_the_gradient_of_the_loss_written_out(architecture, settings
     assert len(blocks) == 1
     block = blocks[0]
     network = new_network(spec, corpus.vocabulary.words)
-    unbounded = Bounds(torch.ones(len(network.inputs)), torch.ones(len(network.outputs)))
+    unbounded = Bounds(torch.ones(1), torch.ones(1))
     objective = replace(new_objective(spec, network, blocks), bounds=unbounded)
     torch.manual_seed(0)
     for table in (network.inputs, network.outputs):
