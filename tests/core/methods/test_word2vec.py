@@ -212,7 +212,7 @@ def test_stays_within_bounds_on_any_corpus(architecture, vocabulary, settings):
 
 
 def test_the_number_of_threads_does_not_change_the_weights():
-    texts = random_documents(words=20_000, vocabulary=300, documents=20)
+    texts = random_documents(words=6_000, vocabulary=300, documents=20)
     tables = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
