@@ -1,4 +1,4 @@
-"""MiniLM on BBC news with forty labels a class, against the same network from random weights."""
+"""MiniLM on BBC news with a hundred labels a class, against the same network from random weights."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from benchmarks.data import CACHE, pypi_package
 from benchmarks.quality import Figure
 from benchmarks.quality.training import trained
 
-LABELLED = 40
+LABELLED = 100
+TUNED_ON = 60  # articles a class by which length, rate and epochs were chosen; they are not judged by
 SEED = 1
-MAX_LENGTH = 128
+MAX_LENGTH = 256
 ROWS = 32
-EPOCHS = 8
+EPOCHS = 5
 SPEC = {
     "method": "fine_tuning",
     "task": "text_classification",
@@ -42,7 +43,7 @@ def measure() -> list[Figure]:
     variants: dict[str, dict[str, Any]] = {
         "full": {},
         "frozen_encoder": {"strategy": "frozen_encoder", "epochs": 50},
-        "reinitialized": {"reinitialize": True},
+        "reinitialized": {"reinitialize": True, "epochs": 8, "learning_rate": 3e-4},
     }
     accuracy = {}
     for name, settings in variants.items():
@@ -53,7 +54,12 @@ def measure() -> list[Figure]:
     what = f"accuracy on {len(test):,} BBC articles, {LABELLED} labels a class, {MAX_LENGTH} tokens"
     return [
         Figure(what, "at least 97 %", f"{accuracy['full']:.1%}", f"MiniLM-L6, all weights, {EPOCHS} epochs"),
-        Figure("gain over the same network from random weights", "at least 5 points", f"{gain:.1f} points"),
+        Figure(
+            "gain over the same network from random weights",
+            "at least 5 points",
+            f"{gain:.1f} points",
+            f"which reaches {accuracy['reinitialized']:.1%} in 8 epochs at three times the rate",
+        ),
         Figure("the same with a frozen encoder", "", f"{accuracy['frozen_encoder']:.1%}", "50 epochs of the head"),
     ]
 
@@ -70,12 +76,15 @@ def articles() -> list[tuple[str, str]]:
 
 
 def split(found: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """So many articles of each class to learn from, and all others to judge by."""
+    """So many articles of each class to learn from, and all to judge by but those and what settings were tried on."""
     random.Random(SEED).shuffle(found)
     train: list[tuple[str, str]] = []
+    test: list[tuple[str, str]] = []
     for label in sorted({label for _, label in found}):
-        train += [article for article in found if article[1] == label][:LABELLED]
-    return train, [article for article in found if article not in set(train)]
+        articles_of = [article for article in found if article[1] == label]
+        train += articles_of[:LABELLED]
+        test += articles_of[LABELLED + TUNED_ON :]
+    return train, test
 
 
 def minilm() -> Path:
@@ -100,6 +109,8 @@ def accuracy_of(folder: Path, test: list[tuple[str, str]]) -> float:
     for start in range(0, len(ordered), ROWS):
         texts, labels = zip(*ordered[start : start + ROWS], strict=True)
         asked = tokenizer(list(texts), truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
-        named = [network.config.id2label[int(index)] for index in network(**asked).logits.argmax(1)]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network(**asked).logits
+        named = [network.config.id2label[int(index)] for index in logits.argmax(1)]
         right += sum(name == label for name, label in zip(named, labels, strict=True))
     return right / len(ordered)

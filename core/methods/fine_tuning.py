@@ -78,6 +78,10 @@ class FineTuningSpec(TuningSpec):
             refuse(self, "lora", because=f"the strategy is {self.strategy}")
         elif self.lora is None:
             raise ValueError("strategy lora needs lora")
+        if self.strategy == "lora" and self.pooling is not None:
+            raise ValueError(
+                "pooling adds a layer to the base, which adapters would not fit: take full or frozen_encoder"
+            )
         if self.strategy == "frozen_encoder" and self.task in WRITING:
             raise ValueError(
                 f"frozen_encoder would learn nothing: {self.task} keeps the base's head; take lora or full"

@@ -16,6 +16,7 @@ from core.networks.adapting import HeadOnly, has_fixed_features
 from core.networks.building import standardize
 from core.networks.classifier import Classifier
 from core.networks.hearing import Ears, ears_of
+from core.networks.mean_pooling import pool_by_mean
 from core.networks.opening import Opened, image_shape, open_base, reinitialized
 from core.tasks.task import TaskType, TuningSpec
 from core.training.augmentation import augment
@@ -162,6 +163,9 @@ def _open_classifier(spec: TuningSpec, training: Labelled, run: Run) -> Opened:
         classifier = reinitialized(classifier)
         if isinstance(training.examples, torch.Tensor):
             standardize(classifier.network, training.examples)
+    if spec.pooling is not None:
+        pool_by_mean(classifier.network)
+        new = frozenset(name for name in new if ".pooler." not in name)  # that has its weights now
     return Opened(classifier.on(run.device), new)
 
 

@@ -43,6 +43,7 @@ TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "tags": ("token_classification",),
     "source": ("sequence_to_sequence",),
     "target": ("sequence_to_sequence",),
+    "pooling": ("text_classification",),
     "beams": ("sequence_to_sequence",),
     "samples": SAMPLED,
     "sample_tokens": SAMPLED,
@@ -85,6 +86,11 @@ class TuningSpec(LabelledSpec):
         None, description="Whether rare classes count as much as frequent ones (balanced)."
     )
 
+    pooling: Literal["mean"] | None = Field(
+        None,
+        description="Judge a text by the mean of its tokens, as sentence encoders want it (mean); none: as the base "
+        "does, by its first token.",
+    )
     tokens: Column = Field(None, description="Column of the tokens; none: found by name.")
     tags: Column = Field(None, description="Column of the tokens' tags; none: found by name; of CoNLL-U: upos.")
     source: Column = Field(None, description="Column of the texts to read, or their language; none: found by name.")
