@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import torch
@@ -24,10 +22,11 @@ from core.networks.adversarial import Discriminator, Generator, start_small, wri
 from core.networks.saving import save_network
 from core.registry import Example, method
 from core.spec import TrainingSpec, fill, refuse
-from core.training.adversarial import AdversarialWatch, diversity
+from core.training.adversarial import AdversarialWatch
 from core.training.augmentation import mirrored
 from core.training.batches import Batch, Batches
 from core.training.devices import autocast
+from core.training.gallery import Gallery
 from core.training.learning import Learning
 from core.training.optimization import adamw
 from core.training.run import Run
@@ -39,8 +38,6 @@ Variant = Literal["relativistic", "dcgan", "wgan_gp"]
 SMALLEST = 4  # pixels a side of the innermost features
 WIDTHS = (32, 64, 128, 256)  # channels, from the image's edge inwards; more than four keep the last
 GRIDS = 10  # a run, unless the spec says how often
-COLUMNS = 10  # of a grid, as `run.show` lays it out
-PROBES = 256  # samples whose diversity is measured
 
 # what each variant's paper, or our measurements, found to serve it
 RECIPES: Mapping[str, Mapping[str, Any]] = {
@@ -192,7 +189,7 @@ def draw(batch: Batch, data: Images, spec: GanSpec, *, generator: torch.Generato
     real = data.pixels[batch.rows]
     if spec.horizontal_flip:
         real = mirrored(real, generator=generator)
-    classes = data.labels[batch.rows] if spec.conditional and data.labels is not None else None
+    classes = None if data.labels is None else data.labels[batch.rows]
     codes = torch.randn(len(real), spec.latent_size, generator=generator)
     mix = torch.rand(len(real), 1, 1, 1, generator=generator) if spec.variant == "wgan_gp" else None
     return Draw(real, classes, codes, mix)
@@ -237,7 +234,7 @@ def gradient_of(scores: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
     By pixels from -1 to 1, as the papers have them, of images in [0, 1].
     """
-    (gradient,) = autograd.grad(scores.sum(), images, create_graph=True)
+    (gradient,) = autograd.grad(scores.float().sum(), images, create_graph=True)
     return gradient.flatten(1) / 2
 
 
@@ -318,7 +315,7 @@ def train(spec: GanSpec, run: Run) -> Mapping[str, float]:
     )
     watch_gradient(painting.optimizer, run)
     run.watch = AdversarialWatch(total=total)
-    gallery = Gallery.of(data, spec)
+    gallery = Gallery.of(data, samples=spec.samples, latent_size=spec.latent_size, seed=spec.seed + 1)
 
     def discriminator_loss(part: Draw) -> torch.Tensor:
         with autocast(spec.precision, run.device):
@@ -356,8 +353,9 @@ def train(spec: GanSpec, run: Run) -> Mapping[str, float]:
 def read_data(spec: GanSpec, run: Run) -> Images:
     """The images, and their classes where these are learned."""
     data = read_images(run.dataset, size=spec.image_size)
-    if spec.conditional:
-        _check_classes(data.class_names)
+    if not spec.conditional:
+        return Images(data.pixels, None, ())
+    _check_classes(data.class_names)
     return data
 
 
@@ -365,7 +363,7 @@ def new_networks(data: Images, spec: GanSpec, run: Run) -> tuple[Generator, Disc
     """A generator and a discriminator with fresh weights, to fit the images."""
     shape = tuple(data.pixels.shape[1:])
     channels = channels_for(spec, shape)
-    classes = len(data.class_names) if spec.conditional else 0
+    classes = len(data.class_names)
     generator = Generator(shape, latent_size=spec.latent_size, channels=channels, classes=classes)
     is_normalized = spec.variant == "dcgan"
     discriminator = Discriminator(shape, channels=channels, classes=classes, is_normalized=is_normalized)
@@ -411,45 +409,6 @@ def watch_gradient(optimizer: Optimizer, run: Run) -> None:
         run.log(generator_gradient=get_total_norm(gradients))
 
     optimizer.register_step_pre_hook(log)
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """What is painted again and again, always from the same codes: a grid to look at, and probes to measure."""
-
-    codes: torch.Tensor  # [samples + probes, latent_size]
-    classes: torch.Tensor | None  # [samples + probes]
-    examples: torch.Tensor  # [probes, channels, height, width] training images, of the classes of the probes
-    samples: int
-    caption: str
-
-    @classmethod
-    def of(cls, data: Images, spec: GanSpec) -> Gallery:
-        """The codes, from the seed; with classes, each row of the grid is of one."""
-        generator = torch.Generator().manual_seed(spec.seed + 1)
-        rows = torch.randperm(len(data.pixels), generator=generator)[:PROBES]
-        codes = torch.randn(spec.samples + len(rows), spec.latent_size, generator=generator)
-        if not spec.conditional or data.labels is None:
-            return cls(codes, None, data.pixels[rows], spec.samples, "always of the same codes")
-        grid = torch.arange(spec.samples) // COLUMNS % len(data.class_names)
-        caption = "always of the same codes; a row each of " + ", ".join(data.class_names[:COLUMNS])
-        return cls(codes, torch.cat([grid, data.labels[rows]]), data.pixels[rows], spec.samples, caption)
-
-    @torch.no_grad()
-    def paint(self, generator: Generator) -> tuple[torch.Tensor, float]:
-        """The grid's images [samples, *shape] in [0, 1], and the diversity of the probes."""
-        generator.eval()
-        device = next(generator.parameters()).device
-        classes = None if self.classes is None else self.classes.to(device)
-        images = generator(self.codes.to(device), classes).cpu()
-        probes = None if self.classes is None else self.classes[self.samples :]
-        return images[: self.samples], diversity(images[self.samples :], as_inputs(self.examples), classes=probes)
-
-    def show(self, generator: Generator, run: Run) -> Path:
-        """Show the grid and log the diversity; answers the grid's file."""
-        images, found = self.paint(generator)
-        run.log(sample_diversity=found)
-        return run.show("samples", images, caption=self.caption)
 
 
 def write_results(generator: Generator, discriminator: Discriminator, gallery: Gallery, run: Run) -> dict[str, float]:
