@@ -13,7 +13,7 @@ from torch import nn
 from core.data.examples import write_text
 from core.data.packing import PackedBatch, PackedRows, pack_stream
 from core.data.profile import Kind, Profile
-from core.data.token_sequences import between, tokenize
+from core.data.token_sequences import between
 from core.errors import InvalidData
 from core.networks.language_modeling import keeps_apart, next_token_loss, vocabulary_head
 from core.networks.language_models import GPT2, DecoderArchitecture, build_decoder
@@ -33,6 +33,7 @@ from core.training.language import (
     count_targets,
     decaying_matrices,
     perplexity,
+    read_tokens,
     say_what_was_read,
     sizes_of,
 )
@@ -149,9 +150,8 @@ class DecoderModel:
 
     def rows(self, texts: Iterable[str]) -> PackedRows:
         """The texts one after another, each between its begin and its end, cut wherever a row is full."""
-        found = tokenize(texts, self.tokenizer)
-        if not len(found.tokens):
-            raise InvalidData("the documents hold no text that the tokenizer knows", param="dataset")
+        vocabulary = self.network.config.vocab_size
+        found = read_tokens(texts, self.tokenizer, vocabulary=vocabulary)
         tokens, lengths, _ = between(found, first=self.tokenizer.bos_token_id, last=self.tokenizer.eos_token_id)
         return pack_stream(tokens, lengths, row_length=self.context_length, pad_token=self.tokenizer.pad_token_id or 0)
 

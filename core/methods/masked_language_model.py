@@ -15,7 +15,7 @@ from core.data.examples import write_text
 from core.data.masking import Masking, generator_of
 from core.data.packing import IGNORED, PackedBatch, PackedRows, pack_singly, pack_whole
 from core.data.profile import Kind, Profile
-from core.data.token_sequences import between, cut, tokenize
+from core.data.token_sequences import between, cut
 from core.errors import InvalidData
 from core.networks.language_models import BERT, EncoderArchitecture, build_encoder
 from core.networks.masked_modeling import can_pack, masked_logits, prediction_head
@@ -34,6 +34,7 @@ from core.training.language import (
     count_targets,
     decaying_matrices,
     perplexity,
+    read_tokens,
     say_what_was_read,
     sizes_of,
 )
@@ -169,9 +170,8 @@ class EncoderModel:
 
     def rows(self, texts: Iterable[str]) -> PackedRows:
         """The texts in rows; long ones go on in another sequence, short ones share a row."""
-        found = tokenize(texts, self.tokenizer, with_words=self.is_whole_word)
-        if not len(found.tokens):
-            raise InvalidData("the documents hold no text that the tokenizer knows", param="dataset")
+        vocabulary = self.network.config.vocab_size
+        found = read_tokens(texts, self.tokenizer, vocabulary=vocabulary, with_words=self.is_whole_word)
         begin, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         pieces = cut(found, longest=self.context_length - (begin is not None) - (end is not None))
         tokens, lengths, begins_word = between(pieces, first=begin, last=end)

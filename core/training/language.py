@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim import AdamW
 
 from core.data.packing import IGNORED, PackedBatch, PackedRows
 from core.data.profile import Profile
+from core.data.token_sequences import TokenSequences, tokenize
 from core.errors import InvalidData, InvalidSpec
 from core.spec import ModelReference, TrainingSpec, fill, model_field
 from core.training.documents import LEAST_CHARACTERS
@@ -82,6 +84,21 @@ def choose_context(spec: LanguageSpec, limit: int | None) -> int:
             param="context_length",
         )
     return spec.context_length or min(CONTEXT_LENGTH, limit)
+
+
+def read_tokens(texts: Iterable[str], tokenizer: Any, *, vocabulary: int, with_words: bool = False) -> TokenSequences:
+    """The texts' tokens, of which a network knows `vocabulary`; raises InvalidData where they do not fit together."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise InvalidData("the base has no tokenizer.json: save its tokenizer as a fast one", param="base")
+    found = tokenize(texts, tokenizer, with_words=with_words)
+    if not len(found.tokens):
+        raise InvalidData("the documents hold no text that the tokenizer knows", param="dataset")
+    if int(found.tokens.max()) >= vocabulary:
+        raise InvalidData(
+            f"the base's tokenizer has tokens beyond the {vocabulary:,} that its network knows: they are not a pair",
+            param="base",
+        )
+    return found
 
 
 def decaying_matrices(network: nn.Module, spec: TrainingSpec, *, beta2: float) -> AdamW:

@@ -144,3 +144,18 @@ def test_refuses_a_base_that_cannot_keep_documents_apart(language: Path, decoder
     with pytest.raises(InvalidData, match="lets packed documents see each other") as refused:
         trained(tmp_path, {"method": "causal_language_model"}, dataset=language, base=base)
     assert refused.value.param == "base"
+
+
+def test_refuses_a_tokenizer_of_another_network(language: Path, decoder, tmp_path: Path) -> None:
+    import shutil
+
+    import transformers
+
+    base = tmp_path / "small"
+    config = transformers.GPT2Config(vocab_size=300, n_positions=32, n_embd=16, n_layer=1, n_head=1)
+    transformers.GPT2LMHeadModel(config).save_pretrained(base)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(decoder[1] / name, base / name)
+    with pytest.raises(InvalidData, match="tokens beyond the 300 that its network knows") as refused:
+        trained(tmp_path, {"method": "causal_language_model"}, dataset=language, base=base)
+    assert refused.value.param == "base"
