@@ -53,6 +53,7 @@ class MethodObject(Answer):
     reads: list[str] = Field(description="Kinds of data set it takes.")
     opens_with: str = Field(description="What its artifacts open with.")
     example: ExampleObject
+    example_files: dict[str, str] = Field(description="Where its further data sets are to be had, by field.")
     example_needs: dict[str, ExampleObject] = Field(description="Jobs whose models the example needs, by field.")
     spec_schema: dict[str, Any] = Field(description="JSON schema of its spec.")
 

@@ -18,11 +18,15 @@ Check = Callable[[Any, Profile], None]
 
 @dataclass(frozen=True)
 class Example:
-    """A spec that runs as it is: its settings, the data set to write for it, and the jobs whose models it needs."""
+    """A spec that runs as it is: its settings, the data set to write for it, and the jobs whose models it needs.
+
+    `files`: what writes the data sets that further fields name.
+    """
 
     spec: Mapping[str, Any]
     write_dataset: Callable[[Path], None]
     needs: Mapping[str, Example] = field(default_factory=dict)
+    files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

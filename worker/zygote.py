@@ -87,7 +87,10 @@ def _read_every_example() -> None:
     from core.catalog import methods, read_spec
 
     for method in methods().values():
-        named = {"dataset": "file-example", **dict.fromkeys(method.example.needs, "model-example")}
+        named = {
+            **dict.fromkeys(["dataset", *method.example.files], "file-example"),
+            **dict.fromkeys(method.example.needs, "model-example"),
+        }
         with contextlib.suppress(WeightworksError):
             read_spec({**named, **method.example.spec})
 

@@ -43,22 +43,26 @@ def get_example_dataset(
     need: Annotated[
         str | None, Query(max_length=64, description="The data set of the job that makes the model for this field.")
     ] = None,
+    file: Annotated[str | None, Query(max_length=64, description="The data set for this field, not the first.")] = None,
 ) -> Response:
     """A small data set, with which the method's example runs in seconds."""
     example = method_named(name).example
     if need is not None and need not in example.needs:
         raise NotFound(f"the example of {name} needs no other job's model as '{need}'", param="need")
-    content = _content(name, need)
-    headers = {"Content-Disposition": disposition(f"{name}-{need or 'example'}")}
+    if file is not None and (need is not None or file not in example.files):
+        raise NotFound(f"the example of {name} has no data set for '{file}'", param="file")
+    content = _content(name, need, file)
+    headers = {"Content-Disposition": disposition(f"{name}-{need or file or 'example'}")}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 @cache
-def _content(name: str, need: str | None) -> bytes:
+def _content(name: str, need: str | None, file: str | None) -> bytes:
     example = method_named(name).example
+    write = (example if need is None else example.needs[need]).write_dataset
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "example"
-        (example if need is None else example.needs[need]).write_dataset(path)
+        (write if file is None else example.files[file])(path)
         return path.read_bytes()
 
 
@@ -77,6 +81,7 @@ def _object(method: Method) -> MethodObject:
         reads=list(method.reads),
         opens_with=method.opens_with,
         example=ExampleObject(spec=dict(method.example.spec), dataset=address),
+        example_files={field: f"{address}?file={field}" for field in method.example.files},
         example_needs={
             field: ExampleObject(spec=dict(need.spec), dataset=f"{address}?need={field}")
             for field, need in method.example.needs.items()

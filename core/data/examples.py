@@ -35,13 +35,13 @@ def write_table(path: Path, *, rows: int = 240, columns: int = 6) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_images(path: Path, *, count: int = 120, size: int = 16) -> None:
+def write_images(path: Path, *, count: int = 120, size: int = 16, noise: int = 60) -> None:
     """Zip of grey PNG images in a folder per class: a bright bar that lies or stands, on noise."""
     random = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w") as archive:
         for index in range(count):
             name = ("lying", "standing")[index % 2]
-            pixels = random.integers(0, 60, (size, size), dtype=np.uint8)
+            pixels = random.integers(0, noise, (size, size), dtype=np.uint8)
             place = int(random.integers(1, size - 3))
             bar = (slice(place, place + 2), slice(2, -2))
             pixels[bar if name == "lying" else bar[::-1]] = random.integers(180, 255)
@@ -122,6 +122,11 @@ def write_speech(path: Path, *, count: int = 40, rate: int = 8000) -> None:
             archive.writestr(f"{index:04d}.wav", content.getvalue())
             rows.append(f"{index:04d}.wav,{word}")
         archive.writestr("metadata.csv", "\n".join(rows) + "\n")
+
+
+def write_other_images(path: Path) -> None:
+    """The same bars on stronger noise: another domain."""
+    write_images(path, count=80, noise=150)
 
 
 def sentence(random: np.random.Generator, topic: str) -> str:

@@ -156,7 +156,7 @@ def read_training_data(
     validation = read_labelled(
         run.inputs["validation"], spec, images, sound, param="validation", needs_labels=needs_labels
     )
-    _check_alike(training, validation)
+    check_alike(training, validation, param="validation")
     validation = validation.with_classes(training.class_names, param="validation", needs_labels=needs_labels)
     return warned(training, validation, run)
 
@@ -243,22 +243,21 @@ def warnings_about(training: Labelled, validation: Labelled) -> Iterator[str]:
             )
 
 
-def _check_alike(training: Labelled, validation: Labelled) -> None:
-    if training.kind is not validation.kind:
-        raise InvalidData(
-            f"the data set holds {training.kind.value}, the validation file {validation.kind.value}", param="validation"
-        )
-    if isinstance(training.examples, torch.Tensor) and isinstance(validation.examples, torch.Tensor):
-        wanted, given = list(training.examples.shape[1:]), list(validation.examples.shape[1:])
+def check_alike(training: Labelled, other: Labelled, *, param: str) -> None:
+    """Raise InvalidData, of field `param`, where the examples of the two are not of one kind and form."""
+    if training.kind is not other.kind:
+        raise InvalidData(f"the data set holds {training.kind.value}, the {param} file {other.kind.value}", param=param)
+    if isinstance(training.examples, torch.Tensor) and isinstance(other.examples, torch.Tensor):
+        wanted, given = list(training.examples.shape[1:]), list(other.examples.shape[1:])
         if wanted != given:
             raise InvalidData(
-                f"validation examples have the shape {given}, those of the data set {wanted}: they must be alike",
-                param="validation",
+                f"{param} examples have the shape {given}, those of the data set {wanted}: they must be alike",
+                param=param,
             )
-    if training.columns != validation.columns:
+    if training.columns != other.columns:
         raise InvalidData(
-            f"the columns are {_listed(validation.columns)}, those of the data set {_listed(training.columns)}",
-            param="validation",
+            f"the columns are {_listed(other.columns)}, those of the data set {_listed(training.columns)}",
+            param=param,
         )
 
 

@@ -56,9 +56,8 @@ class Recorder:
 
 def example_spec(example: Example, **changes: Any) -> MethodSpec:
     """The example's spec with placeholder ids for the files and models that it names."""
-    return read_spec(
-        {"dataset": "file-example", **dict.fromkeys(example.needs, "model-example"), **example.spec, **changes}
-    )
+    files = dict.fromkeys(["dataset", *example.files], "file-example")
+    return read_spec({**files, **dict.fromkeys(example.needs, "model-example"), **example.spec, **changes})
 
 
 def prepare(example: Example, folder: Path) -> dict[str, Path]:
@@ -67,6 +66,9 @@ def prepare(example: Example, folder: Path) -> dict[str, Path]:
     dataset = folder / "dataset"
     example.write_dataset(dataset)
     inputs = {"dataset": dataset}
+    for name, write in example.files.items():
+        inputs[name] = folder / f"{name}-file"
+        write(inputs[name])
     for name, need in example.needs.items():
         below = folder / name
         run_example(need, below / "run", inputs=prepare(need, below))

@@ -61,7 +61,7 @@ def test_survives_json(name: str) -> None:
 def test_trains_with_nothing_but_a_data_set(name: str) -> None:
     method = method_named(name)
     required = {field for field, info in method.spec.model_fields.items() if info.is_required()} - {"dataset", "method"}
-    assert required <= {*method.example.needs, "task", "teacher", "student", "base"}
+    assert required <= {*method.example.needs, *method.example.files, "task", "teacher", "student", "base"}
 
 
 def test_refuses_a_misspelt_setting(name: str) -> None:
