@@ -23,8 +23,9 @@ from core.data.examples import write_images, write_text
 from core.data.profile import inspect
 from core.errors import InvalidData, InvalidSpec
 from core.execution import train
-from core.methods.simclr import measures, nt_xent, warn_of_collapse
+from core.methods.simclr import nt_xent, warn_of_collapse
 from core.networks.image_encoder import open_encoder
+from core.training.contrast import measures
 from core.training.lars import LARS
 from core.training.run import Run
 from core.training.views import RGB, YIQ, Augmentation, blurred, draw
