@@ -34,7 +34,7 @@ SEED = 0
 BATCH = 256
 PROBED = 20_000  # labelled images that a probe is fitted to
 FEW = 600
-STEPS = {"cifar": 1800, "mnist": 900}
+STEPS = {"cifar": 1200, "mnist": 900}
 ENCODERS = {"cifar": ([32, 64, 256], [1, 1, 1]), "mnist": ([32, 64, 128], [1, 1, 1])}
 LEARNING_RATE = 3e-3
 # SimCLRTransform's own, as lightly's examples on CIFAR-10 use them: without blur
