@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from core.errors import InvalidData
 
 _BLOCK_ROWS = 4096
 Floats = npt.NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 Row = tuple[str, Sequence[object]]  # where it stands, its values
 
 
@@ -102,9 +103,9 @@ def _labels(chunk: Sequence[Row], name: str, classes: Classes, problems: Problem
         return np.zeros(len(chunk), dtype=np.int64)
 
 
-def regroup(blocks: Iterable[Floats], rows: int) -> Iterator[Floats]:
+def regroup(blocks: Iterable[npt.NDArray[Number]], rows: int) -> Iterator[npt.NDArray[Number]]:
     """The same rows in blocks of exactly so many, save the last."""
-    held: list[Floats] = []
+    held: list[npt.NDArray[Number]] = []
     count = 0
     for block in blocks:
         while count + len(block) >= rows:

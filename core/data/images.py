@@ -1,8 +1,10 @@
-"""Images as one tensor of bytes."""
+"""Images as one tensor of bytes, or a few at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from core.data.sources import PictureSource, PixelSource, array_labels, open_sou
 from core.errors import InvalidData, TooLarge
 
 MAX_BYTES = 64 * 2**30
+_BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,52 @@ def read_images(path: Path, *, size: int | tuple[int, int] | None = None, channe
     if isinstance(source, PictureSource):
         return _read_pictures(source, wanted, channels)
     raise wrong_kind(source, "images")
+
+
+@dataclass(frozen=True)
+class ImageStream:
+    """Images that are read from their file again and again, a few megabytes at a time."""
+
+    examples: int
+    shape: tuple[int, int, int]  # channels, height, width
+    blocks: Callable[[], Iterator[Pixels]]  # [some, channels, height, width]
+
+
+def stream_images(path: Path, *, size: int | None = None) -> ImageStream:
+    """The pixels that `read_images` gives, in flat memory."""
+    wanted = None if size is None else (size, size)
+    source = open_source(path)
+    if isinstance(source, PixelSource):
+        array = source.arrays.features
+        channels, height, width = layout_of(array).shape
+        shape = (channels, *(wanted or (height, width)))
+        return ImageStream(
+            len(array), shape, lambda: (_fitted(block, shape[1:], channels) for block in pixel_blocks(array))
+        )
+    if not isinstance(source, PictureSource):
+        raise wrong_kind(source, "images")
+    pictures, found = source, scan(source.images, decode=False)
+    shape = (found.channels, *(wanted or _shared_size(found)))
+    return ImageStream(found.examples, shape, lambda: _picture_blocks(pictures, shape))
+
+
+def _picture_blocks(source: PictureSource, shape: tuple[int, int, int]) -> Iterator[Pixels]:
+    problems = Problems()
+    block = np.empty((max(1, _BLOCK_BYTES // prod(shape)), *shape), dtype=np.uint8)
+    filled = 0
+    for encoded in source.images(problems):
+        try:
+            block[filled] = decoded(open_image(encoded.content), channels=shape[0], size=shape[1:])
+        except ValueError as error:
+            problems.add(encoded.where, str(error))
+            continue
+        filled += 1
+        if filled == len(block):
+            yield block.copy()
+            filled = 0
+    problems.check()
+    if filled:
+        yield block[:filled].copy()
 
 
 def _read_pictures(source: PictureSource, wanted: Size | None, channels: int | None) -> Images:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -14,10 +13,7 @@ import torch
 from pydantic import Field
 
 from core.data.examples import write_table
-from core.data.images import read_images
-from core.data.profile import Kind, Profile, inspect
-from core.data.sources import TableSource, open_source
-from core.data.tables import table_blocks
+from core.data.profile import Kind, Profile
 from core.errors import InvalidData, InvalidSpec, TrainingFailed
 from core.networks.onnx_graph import Node, Stage, write_graph
 from core.networks.projection import PrincipalComponents
@@ -25,9 +21,11 @@ from core.networks.saving import save_network
 from core.registry import Example, method
 from core.spec import MethodSpec
 from core.training.image_grid import write_grid
+from core.training.row_blocks import RowBlocks, open_rows
 from core.training.run import Run
 
 MAX_FEATURES = 16_384  # beyond, the scatter matrix alone takes over 2 GiB
+MEAN_OF_EVERY = 16  # rows of a block, one; they need not be more for a mean that is near
 Array = npt.NDArray[Any]
 
 ComponentCount = Annotated[int, Field(ge=1, le=MAX_FEATURES)]
@@ -78,10 +76,11 @@ class Moments(Protocol):
 
 
 class Scatter:
-    """Mean and scatter matrix of blocks of rows, each centred on its own mean (Chan, Golub & LeVeque 1983).
+    """Mean and scatter matrix of blocks of rows, each centred near its own mean (Chan, Golub & LeVeque 1983).
 
-    Sums are kept in float64; a block's products are made in `dtype`. A block's rows are differences to its mean before
-    they are multiplied, so the distance from the origin costs no digits.
+    Sums are kept in float64; a block's products are made in `dtype`, of rows less the mean of some of them: what that
+    mean misses is small, so that neither the distance from the origin nor its rounding costs digits. A one at each
+    row's end makes the products hold the sums too, which saves readings of the block.
     """
 
     def __init__(self, features: int, *, dtype: torch.dtype, device: torch.device) -> None:
@@ -90,17 +89,30 @@ class Scatter:
         self.count = 0
         self.mean = np.zeros(features)
         self.scatter = np.zeros((features, features))
+        self._centred = torch.empty(0, features + 1, dtype=dtype, device=device)
 
     def add(self, rows: torch.Tensor) -> None:
         """Take up a block of rows, [rows, features]."""
-        near_mean, missed, products = block_moments(rows.to(self.device, self.dtype))
+        near_mean, products = self._products(rows.to(self.device))
+        missed = products[-1, :-1] / len(rows)
         total = self.count + len(rows)
         step = near_mean + missed - self.mean
         apart = np.stack([step, missed])
-        self.scatter += products
+        self.scatter += products[:-1, :-1]
         self.scatter += (apart.T * [self.count * len(rows) / total, -len(rows)]) @ apart
         self.mean += step * (len(rows) / total)
         self.count = total
+
+    def _products(self, rows: torch.Tensor) -> tuple[Array, Array]:
+        """About the block's mean [features], and x'x of its rows less that, with a one at their end."""
+        if len(rows) > len(self._centred):
+            self._centred = torch.ones(len(rows), rows.shape[1] + 1, dtype=self.dtype, device=self.device)
+        near_mean = rows[::MEAN_OF_EVERY].to(self.dtype).mean(0)
+        x = self._centred[: len(rows)]
+        torch.sub(rows, near_mean, out=x[:, :-1])
+        # NumPy's BLAS makes x'x as a symmetric product, which is half of the work; PyTorch's does not.
+        products = x.numpy().T @ x.numpy() if x.device.type == "cpu" else (x.T @ x).cpu().numpy()
+        return near_mean.double().cpu().numpy(), products.astype(np.float64)
 
     def decompose(self) -> Decomposition:
         """The principal components of all rows so far."""
@@ -115,23 +127,6 @@ class Scatter:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.count, self.mean, self.scatter = (state_dict[name] for name in ("count", "mean", "scatter"))
-
-
-def block_moments(rows: torch.Tensor) -> tuple[Array, Array, Array]:
-    """A block's mean [features] as rounded to its dtype, what that misses, and the products of its centred rows.
-
-    The rows are centred on the rounded mean; what it misses is small, so that rounding it again is harmless.
-    """
-    x: Any = rows
-    weights: Any = torch.full_like(rows[:, 0], 1 / len(rows))
-    if rows.device.type == "cpu":
-        # NumPy's BLAS makes x'x as a symmetric product, which is half of the work; PyTorch's does not.
-        x, weights = x.numpy(), weights.numpy()
-    near_mean = weights @ x
-    centred = x - near_mean
-    found = near_mean, weights @ centred, centred.T @ centred
-    near_mean, missed, products = (torch.as_tensor(array).cpu().numpy() for array in found)
-    return near_mean.astype(np.float64), missed.astype(np.float64), products
 
 
 class FewRows:
@@ -165,53 +160,6 @@ class FewRows:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.blocks = list(state_dict["blocks"])
-
-
-class TableBlocks(Sequence[torch.Tensor]):
-    """A table's blocks of rows, read from disk in order; a first reading checks the table and counts them."""
-
-    shape = None
-
-    def __init__(self, path: Path, *, rows: int) -> None:
-        self.path = path
-        self.rows = rows
-        profile = inspect(path)
-        self.examples = profile.examples
-        self.features = prod(profile.shape or ())
-        self._next = 0
-        self._reader = self._read()
-
-    def _read(self) -> Iterator[npt.NDArray[np.float32]]:
-        return table_blocks(self.path, rows=self.rows)
-
-    def __len__(self) -> int:
-        return -(-self.examples // self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index >= len(self):
-            raise IndexError(index)
-        if index < self._next:
-            self._reader, self._next = self._read(), 0
-        block = next(islice(self._reader, index - self._next, None))
-        self._next = index + 1
-        return torch.from_numpy(block)
-
-
-class ImageBlocks(Sequence[torch.Tensor]):
-    """Images as rows of pixels in [0, 1], so many at a time."""
-
-    def __init__(self, path: Path, *, rows: int, size: int | None) -> None:
-        pixels = read_images(path, size=size).pixels
-        self.shape = tuple(pixels.shape[1:])
-        self.examples = len(pixels)
-        self._blocks = pixels.flatten(1).split(rows)
-        self.features = self._blocks[0].shape[1]
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._blocks[index].float() / 255
 
 
 def check(spec: PCASpec, profile: Profile) -> None:
@@ -284,7 +232,7 @@ def with_fixed_signs(components: torch.Tensor) -> torch.Tensor:
 )
 def train(spec: PCASpec, run: Run) -> Mapping[str, float]:
     """Gather mean and scatter block by block, then take the eigenvectors of the largest variances."""
-    blocks = read_blocks(spec, run.dataset)
+    blocks = open_rows(run.dataset, rows=spec.block_rows, image_size=spec.image_size)
     _check_size(spec, examples=blocks.examples, features=blocks.features)
     moments = choose_moments(spec, blocks, device=run.device)
     run.track(moments=moments)
@@ -304,14 +252,7 @@ def train(spec: PCASpec, run: Run) -> Mapping[str, float]:
     }
 
 
-def read_blocks(spec: PCASpec, path: Path) -> TableBlocks | ImageBlocks:
-    """The data set's rows, in blocks."""
-    if isinstance(open_source(path), TableSource):
-        return TableBlocks(path, rows=spec.block_rows)
-    return ImageBlocks(path, rows=spec.block_rows, size=spec.image_size)
-
-
-def choose_moments(spec: PCASpec, blocks: TableBlocks | ImageBlocks, *, device: torch.device) -> Moments:
+def choose_moments(spec: PCASpec, blocks: RowBlocks, *, device: torch.device) -> Moments:
     """What to gather: the rows themselves where they are few, else their scatter."""
     if blocks.examples <= blocks.features:
         return FewRows(device=device)

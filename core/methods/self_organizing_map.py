@@ -59,7 +59,7 @@ class SelfOrganizingMapSpec(MethodSpec):
         lt=1,
         description="Shrink the radius no further than the map stays as well ordered; none: down to final_radius.",
     )
-    epochs: int = Field(30, ge=2, le=100_000, description="Times that all units are moved.")
+    epochs: int = Field(20, ge=2, le=100_000, description="Times that all units are moved.")
     sampling: bool = Field(
         True, description="Learn from a part of a large data set while the radius is wide; else always from all of it."
     )
@@ -172,10 +172,11 @@ def train(spec: SelfOrganizingMapSpec, run: Run) -> Mapping[str, float]:
         x = rows[part.rows]
         tally.add(x, nearest_two(x, network.units))
         if part.is_epoch_end:
-            errors = tally.errors()
-            move(network, tally.sums, radius=radius.follow(part.radius, errors, network.units), spec=spec)
+            errors, doubt = tally.errors(), tally.doubt(of=len(rows))
+            reach = radius.follow(part.radius, errors, network.units, doubt=doubt)
+            move(network, tally.sums, radius=reach, spec=spec)
             tally.clear()
-            run.report(**errors, radius=radius.now or part.radius)
+            run.report(**errors, radius=reach)
             if part.is_shown:
                 show(network, run)
     return finish(network, radius, rows, training=training, held_out=held_out, run=run)
@@ -289,6 +290,11 @@ class Tally:
             "topographic_error": self.misplaced / self.rows,
         }
 
+    def doubt(self, *, of: int) -> float:
+        """Two standard errors of the topographic error, if the rows are a sample `of` more."""
+        share = self.misplaced / self.rows
+        return 2 * sqrt(share * (1 - share) / self.rows) if self.rows < of else 0.0
+
     def clear(self) -> None:
         """Begin an epoch."""
         self.sums.zero_()
@@ -348,7 +354,7 @@ def finish(
     if (better := radius.better_units(errors)) is not None:
         network.units.copy_(better)
         errors, winners = evaluate(network, rows)
-    if radius.limit is not None and errors["topographic_error"] > radius.limit:
+    if radius.limit is not None and errors["topographic_error"] > 1.1 * radius.limit:
         run.message(
             f"The map is torn: of {errors['topographic_error']:.0%} of the examples the two nearest units are no "
             "neighbours. Give more epochs, a larger radius, or fewer units.",

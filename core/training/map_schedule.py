@@ -10,10 +10,10 @@ import torch
 
 Schedule = Literal["exponential", "linear", "cosine"]
 
-ROWS_A_UNIT = 50  # that an epoch learns from, for each unit and square radius
+ROWS_A_UNIT = 8  # that an epoch learns from, for each unit and square radius
 WATCHED_RADIUS = 2.0  # a wider one keeps a map together
 FIRST_STEP, LARGEST_STEP = 0.1, 0.2
-TIMES_SHOWN = 4
+TIMES_SHOWN = 3
 
 
 def falling(first: float, last: float, *, epochs: int, schedule: Schedule) -> list[float]:
@@ -74,12 +74,17 @@ class Radius:
         self.best_units: torch.Tensor | None = None
         self.best_error: float | None = None
 
-    def follow(self, scheduled: float, measured: Mapping[str, float], units: torch.Tensor) -> float:
-        """The next radius; `units` came of the last one, and have the errors `measured`."""
+    def follow(
+        self, scheduled: float, measured: Mapping[str, float], units: torch.Tensor, *, doubt: float = 0.0
+    ) -> float:
+        """The next radius; `units` came of the last one, and have the errors `measured`.
+
+        `doubt`: by how much the topographic error may be higher, because it was measured on a sample.
+        """
         if self.limit is None or self.now is None or scheduled > WATCHED_RADIUS:
             self.now = scheduled
             return self.now
-        is_torn = measured["topographic_error"] > self.limit
+        is_torn = measured["topographic_error"] + doubt > self.limit
         if not is_torn and (self.best_error is None or measured["quantization_error"] < self.best_error):
             self.best_error, self.best_units = measured["quantization_error"], units.clone()
         if self.step is not None:

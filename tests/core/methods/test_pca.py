@@ -24,13 +24,13 @@ from core.methods.pca import (
     FewRows,
     PCASpec,
     Scatter,
-    TableBlocks,
     check,
     components_kept,
     product_type,
     with_fixed_signs,
 )
 from core.registry import Example
+from core.training.row_blocks import open_rows
 
 DOCS = Path(__file__).parents[3] / "docs" / "methods" / "pca.md"
 
@@ -120,7 +120,7 @@ def test_streamed_equals_in_memory(tmp_path: Path) -> None:
 def test_blocks_of_a_table_can_be_asked_for_in_any_order(tmp_path: Path) -> None:
     data = correlated(100, 4, offset=0)
     np.save(tmp_path / "data.npy", data)
-    blocks = TableBlocks(tmp_path / "data.npy", rows=30)
+    blocks = open_rows(tmp_path / "data.npy", rows=30)
     assert [len(block) for block in blocks] == [30, 30, 30, 10]
     for index in (2, 0, 3):
         assert torch.equal(blocks[index], torch.from_numpy(data[30 * index : 30 * index + 30]))
