@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -51,8 +52,8 @@ class RowBlocks(Sequence[torch.Tensor]):
             self._reader, self._next = self.read(), 0
         block = next(islice(self._reader, index - self._next, None))
         self._next = index + 1
-        rows = torch.from_numpy(block.reshape(len(block), -1))
-        return rows if self.shape is None else rows.float() / 255
+        rows = block.reshape(len(block), -1)
+        return torch.from_numpy(rows if self.shape is None else rows.astype(np.float32) / 255)
 
 
 def open_rows(path: Path, *, rows: int, image_size: int | None = None) -> RowBlocks:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from sklearn.decomposition import PCA
 from core import load_model
 from core.catalog import read_spec
 from core.data.examples import write_images
+from core.data.images import read_images
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData, InvalidSpec
 from core.methods.pca import (
@@ -260,3 +264,63 @@ def test_components_kept_counts_as_the_spec_says() -> None:
         return components_kept(variances, PCASpec(dataset="file-1", n_components=n_components), most=5)
 
     assert [kept(value) for value in (None, "all", 2, 0.69, 0.71, 0.9999)] == [4, 4, 2, 2, 3, 4]
+
+
+STREAM = """
+import resource, sys
+from pathlib import Path
+from core.catalog import read_spec
+from core.execution import train
+from core.training.run import Run
+from contract import Recorder
+
+def run(name):
+    spec = read_spec({"method": "pca", "dataset": "file-1", "n_components": 5, "block_rows": 2048})
+    folder = Path(sys.argv[1]) / f"run-{name}"
+    train(Run(spec=spec, inputs={"dataset": Path(sys.argv[1]) / name}, folder=folder, reporter=Recorder()), lineage={})
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+before = run("small.npy")
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]),) * 2)
+print(run("large.npy") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_file_larger_than_the_memory_it_may_take_is_streamed(tmp_path: Path) -> None:
+    allowed = 28 * 2**20
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(20_000, 64)) * np.geomspace(3, 0.3, 64) + 50
+    np.save(tmp_path / "small.npy", rows[:2_000].astype(np.float32))
+    copies = 24
+    large = np.lib.format.open_memmap(
+        tmp_path / "large.npy", mode="w+", dtype=np.float32, shape=(copies * len(rows), 64)
+    )
+    for copy in range(copies):
+        large[copy * len(rows) : (copy + 1) * len(rows)] = rows
+    large.flush()
+    assert large.nbytes > 4 * allowed
+    code = [sys.executable, "-c", STREAM, str(tmp_path), str(allowed)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(code, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < allowed
+    streamed: Any = load_model(tmp_path / "run-large.npy" / "artifacts")
+    variances, components = reference(rows.astype(np.float32))
+    expected = variances[:5] * (len(rows) - 1) * copies / (len(large) - 1)
+    np.testing.assert_allclose(streamed.explained_variance, expected, rtol=1e-6)
+    cosines = np.linalg.svd(streamed.components.double().numpy() @ components[:5].T, compute_uv=False)
+    assert cosines.min() > 0.99999
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_images_are_streamed_too(tmp_path: Path, size: int | None) -> None:
+    write_images(tmp_path / "images.zip")
+    pixels = read_images(tmp_path / "images.zip", size=size).pixels
+    np.save(tmp_path / "images.npy", read_images(tmp_path / "images.zip").pixels[:, 0].numpy())
+    for name in ("images.zip", "images.npy"):
+        blocks = open_rows(tmp_path / name, rows=50, image_size=size)
+        assert blocks.shape == tuple(pixels.shape[1:])
+        assert [len(block) for block in blocks] == [50, 50, 20]
+        torch.testing.assert_close(torch.cat(list(blocks)), pixels.flatten(1).float() / 255)
