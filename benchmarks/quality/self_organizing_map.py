@@ -30,7 +30,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SIDE, LARGE_SIDE = 15, 32
 SIGMAS = (1.0, 2.0, 3.0, 5.0)  # of MiniSom's start; 1 is its default
 MINISOM_PASSES = 10
-LARGE_ROWS, LARGE_EPOCHS = 50_000, 12
+LARGE_ROWS, LARGE_SETTINGS = 50_000, {"radius": 4.0, "epochs": 10}
 PAIRS = 3
 MOST_TOPOGRAPHIC_ERROR = 0.05
 
@@ -95,7 +95,7 @@ def of_large_table(rows: Array) -> list[Figure]:
         for _ in range(PAIRS):
             theirs.append(train_peer())
             limit = theirs[-1].topographic_error
-            reached.append(ours(rows, LARGE_SIDE, epochs=LARGE_EPOCHS, max_topographic_error=limit))
+            reached.append(ours(rows, LARGE_SIDE, max_topographic_error=limit, **LARGE_SETTINGS))
         ratios = [other.seconds / one.seconds for one, other in zip(reached, theirs, strict=True)]
         figures.append(
             Figure(

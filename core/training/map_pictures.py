@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PANEL_INCHES = 3.2
 PANELS_A_ROW = 4
 TILE_PIXELS = 8
+IMAGE_PIXELS = 32
 WIDEST_PICTURE = 2048  # pixels of a picture of all units
 DISTINCT_COLOURS = 20
 MOST_PLANES = 36
@@ -137,11 +138,15 @@ def grey_tiles(values: torch.Tensor, *, is_hexagonal: bool) -> torch.Tensor:
 
 
 def image_tiles(images: torch.Tensor, *, columns: int) -> torch.Tensor:
-    """Images [units, channels, height, width], row by row of the grid, as one [1, channels, height, width]."""
-    rows = len(images) // columns
-    most = WIDEST_PICTURE // max(rows, columns)
-    if max(images.shape[2:]) > most:
-        scale = max(1, most) / max(images.shape[2:])
-        images = functional.interpolate(images, size=[max(1, int(side * scale)) for side in images.shape[2:]])
+    """Images [units, channels, height, width], row by row of the grid, as one [1, channels, height, width].
+
+    Small images are enlarged by a whole factor; large ones are made smaller, so that the picture stays one to look at.
+    """
+    rows, longer = len(images) // columns, max(images.shape[2:])
+    most = max(1, WIDEST_PICTURE // max(rows, columns))
+    if longer > most:
+        images = functional.interpolate(images, size=[max(1, side * most // longer) for side in images.shape[2:]])
+    factor = max(1, min(IMAGE_PIXELS, most) // longer)
+    images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     lines = [torch.cat(list(line), 2) for line in images.split(columns)]
     return torch.cat(lines, 1)[None]

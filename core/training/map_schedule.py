@@ -12,6 +12,7 @@ Schedule = Literal["exponential", "linear", "cosine"]
 
 ROWS_A_UNIT = 8  # that an epoch learns from, for each unit and square radius
 WATCHED_RADIUS = 2.0  # a wider one keeps a map together
+FEWEST_ROWS_A_UNIT, FEWEST_ROWS = 2, 1024
 FIRST_STEP, LARGEST_STEP = 0.1, 0.2
 TIMES_SHOWN = 3
 
@@ -48,7 +49,8 @@ def plan(radii: Sequence[float], *, examples: int, units: int, most_rows: int, i
     for epoch, radius in enumerate(radii):
         is_last = epoch == len(radii) - 1
         freedom = max(1.0, units / radius**2)
-        count = min(examples, int(ROWS_A_UNIT * freedom)) if is_sampled and not is_last else examples
+        count = int(max(ROWS_A_UNIT * freedom, FEWEST_ROWS, FEWEST_ROWS_A_UNIT * units))
+        count = min(examples, count) if is_sampled and not is_last else examples
         place = place if place + count <= examples else 0
         is_shown = is_last or (epoch + 1) % -(-len(radii) // TIMES_SHOWN) == 0
         for first in range(place, place + count, most_rows):
@@ -95,7 +97,8 @@ class Radius:
         if self.step is None:
             self.now = scheduled
         else:
-            self.now = self.now * (1 + self.step) if is_torn else max(scheduled, self.now / (1 + self.step))
+            wider = min(WATCHED_RADIUS, self.now * (1 + self.step))
+            self.now = max(scheduled, wider if is_torn else self.now / (1 + self.step))
         return self.now
 
     def better_units(self, measured: Mapping[str, float]) -> torch.Tensor | None:

@@ -240,7 +240,7 @@ def test_pictures_are_written_and_shown(
     written = {file.name for file in (folder / "artifacts").glob("*.png")}
     assert {"u_matrix.png", "hits.png", "classes.png"} <= written
     assert "component_planes.png" not in written  # 64 columns are too many
-    assert len([sample for sample in recorder.samples if sample.name == "u_matrix"]) == 4
+    assert len([sample for sample in recorder.samples if sample.name == "u_matrix"]) == 3
     write_table(tmp_path / "table.csv")
     train_on(tmp_path / "table.csv", tmp_path, topology="hexagonal", epochs=3)
     assert (tmp_path / "artifacts" / "component_planes.png").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.training.map_schedule import Radius, falling, plan
+from core.training.map_schedule import WATCHED_RADIUS, Radius, falling, plan
 
 
 @pytest.mark.parametrize("schedule", ["exponential", "linear", "cosine"])
@@ -17,7 +17,7 @@ def test_radii_fall_from_first_to_last(schedule: str) -> None:
 
 
 def test_epochs_learn_from_more_rows_as_the_radius_falls() -> None:
-    parts = plan([8.0, 4.0, 2.0, 1.0], examples=9_000, units=256, most_rows=1000, is_sampled=True)
+    parts = plan([8.0, 4.0, 1.0, 1.0], examples=9_000, units=256, most_rows=1000, is_sampled=True)
     epochs: list[list[slice]] = [[]]
     for part in parts:
         assert part.rows.stop - part.rows.start <= 1000
@@ -25,8 +25,8 @@ def test_epochs_learn_from_more_rows_as_the_radius_falls() -> None:
         if part.is_epoch_end:
             epochs.append([])
     counts = [sum(rows.stop - rows.start for rows in epoch) for epoch in epochs[:-1]]
-    assert counts == [200, 800, 3200, 9000]
-    assert epochs[1][0].start == 200  # goes on where the first epoch ended
+    assert counts == [1024, 1024, 2048, 9000]
+    assert epochs[1][0].start == 1024  # goes on where the first epoch ended
     whole = plan([8.0, 1.0], examples=9_000, units=256, most_rows=10_000, is_sampled=False)
     assert [part.rows for part in whole] == [slice(0, 9000)] * 2
 
@@ -53,3 +53,6 @@ def test_a_map_that_tears_at_once_gets_a_wider_radius() -> None:
     assert radius.follow(1.0, torn, torch.zeros(1)) == 1.0
     assert radius.follow(0.8, torn, torch.zeros(1)) > 1.0
     assert radius.better_units(torn) is None
+    for _ in range(20):
+        radius.follow(0.5, torn, torch.zeros(1))
+    assert radius.now == WATCHED_RADIUS  # a wider one would draw the whole map together
