@@ -159,6 +159,18 @@ def test_a_frozen_encoder_leaves_the_decoder_to_learn(tmp_path: Path, letters: P
     assert not [name for name in changed if "encoder." in name and "decoder." not in name]
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+def test_adapters_in_whisper_are_merged(tmp_path: Path, letters: Path, whisper: Path) -> None:
+    spec = {**SPEC, "steps": 2, "strategy": "lora", "lora": {"rank": 2}}
+    metrics, folder, _ = trained(tmp_path, spec, dataset=letters, base=whisper)
+    assert metrics["trained_parameters"] < metrics["parameters"]
+    before = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).state_dict()
+    after = transformers.WhisperForConditionalGeneration.from_pretrained(folder).state_dict()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert {name.split(".")[1] for name in changed} == {"encoder", "decoder"}
+    assert torch.equal(before["model.decoder.embed_tokens.weight"], after["model.decoder.embed_tokens.weight"])
+
+
 def test_ctc_sums_over_all_alignments() -> None:
     logits, labels = torch.randn(2, 4, 3), torch.tensor([[1, 2], [1, PADDING]])
     frames = torch.tensor([4, 3])
