@@ -219,6 +219,45 @@ def held_out_loss(network: Any, architecture: str, learn: Path, held_out: Path) 
     return valid_loss(network, blocks, objective)["valid_loss"]
 
 
+def compare_speed(architecture: str, pairs: int = 5, lines: int = 6600, steps: int = 300) -> None:
+    """Print the words per CPU second of both in training alone, in turn in one process, on the first reviews."""
+    import torch
+    from gensim.models import Word2Vec
+
+    from core.catalog import read_spec
+    from core.data.vocabulary import read_corpus
+    from core.methods.word2vec import blocks_of, new_network, new_objective
+    from core.networks.word_learning import update
+
+    torch.set_num_threads(1)
+    with texts()[0].open(encoding="utf-8") as file:
+        reviews = [next(file).split() for _ in range(lines)]
+    spec = read_spec({"method": "word2vec", "dataset": "file-imdb", "architecture": architecture})
+    corpus = read_corpus(map(" ".join, reviews), min_count=5)
+    network = new_network(spec, corpus.vocabulary.words)
+    blocks = blocks_of(corpus, spec, epochs=1000, device=torch.device("cpu"))
+    objective = new_objective(spec, network, blocks)
+    options = {"vector_size": 100, "window": 5, "negative": 5, "sample": 1e-3, "min_count": 5, "workers": 1}
+    model = Word2Vec(sg=architecture == "skip_gram", **options)
+    ratios = []
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as part, torch.no_grad():
+        part.writelines(" ".join(review) + "\n" for review in reviews[: lines // 3])
+        part.flush()
+        model.build_vocab(reviews)
+        for pair in range(pairs):
+            started = time.process_time()
+            for step in range(pair * steps, (pair + 1) * steps):
+                update(network, blocks[step], objective, 0.02)
+            ours = corpus.words_read / blocks.per_epoch * steps / (time.process_time() - started)
+            started = time.process_time()
+            total = model.corpus_total_words
+            model.train(corpus_file=part.name, total_examples=model.corpus_count, total_words=total, epochs=1)
+            theirs = sum(map(len, reviews[: lines // 3])) / (time.process_time() - started)
+            ratios.append(ours / theirs)
+            print(f"{architecture}: {ours:,.0f} to {theirs:,.0f} words per CPU second, {ours / theirs:.2f}")
+    print(f"{architecture}: median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
 def main(who: str, architecture: str, epochs: str, seed: str, learn: str, held_out: str, out: str) -> None:
     """One process's part: train, evaluate, print."""
     import resource
@@ -234,4 +273,7 @@ def main(who: str, architecture: str, epochs: str, seed: str, learn: str, held_o
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "speed":
+        compare_speed(sys.argv[2])
+    else:
+        main(*sys.argv[1:])

@@ -81,7 +81,9 @@ class Word2VecSpec(MethodSpec):
         None, ge=1, lt=2**31, description="Numbers that n-grams are hashed to; none: 2,000,000, with subwords."
     )
     epochs: int = Field(5, ge=1, le=100_000, description="Passes over the data set.")
-    batch_size: int = Field(1024, ge=32, le=65_536, description="Words a step learns from, about.")
+    batch_size: int = Field(
+        512, ge=32, le=65_536, description="Words a step learns from, about; if not given, 1024 in CBOW."
+    )
     learning_rate: float = Field(0.05, gt=0, le=1, description="Size of a step at first; it falls linearly to zero.")
     validation_fraction: float | None = Field(
         0.01, gt=0, le=0.5, description="Part of the documents held out for the validation loss; none: no such loss."
@@ -92,6 +94,7 @@ class Word2VecSpec(MethodSpec):
     @classmethod
     def _fill_defaults(cls, data: Any) -> Any:
         data = fill(data, "negative", 5, when=lambda given: given.get("objective") != "hierarchical_softmax")
+        data = fill(data, "batch_size", 1024, when=lambda given: given.get("architecture") == "cbow")
         data = fill(data, "phrase_threshold", 100.0, when=lambda given: given.get("phrases") is not None)
         for field, default in {"min_n": 3, "max_n": 6, "buckets": 2_000_000}.items():
             data = fill(data, field, default, when=lambda given: given.get("subwords"))
