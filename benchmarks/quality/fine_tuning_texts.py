@@ -39,7 +39,7 @@ def measure() -> list[Figure]:
 def chat() -> list[Figure]:
     """SmolLM2-135M-Instruct (GGUF, Q4_1) learns the answers of LLaMA-Factory's own example by LoRA."""
     examples = [*instructions("alpaca_en_demo"), *instructions("identity")]
-    train, held_out = apart(examples, held_out=40, train=240)
+    train, held_out = apart(examples, held_out=40, train=100)
     spec = {
         "method": "fine_tuning",
         "task": "chat",
@@ -67,7 +67,7 @@ def chat() -> list[Figure]:
 def tags() -> list[Figure]:
     """MiniLM, an English encoder, learns the parts of speech of Portuguese tweets about stocks."""
     sentences = conllu("dante/data/dantestocks/annotated.conllu")
-    train, held_out = apart(sentences, held_out=400, train=1200)
+    train, held_out = apart(sentences, held_out=300, train=600)
     folder = Path(tempfile.mkdtemp(prefix="tags-"))
     for name, part in {"dataset": train, "validation": held_out}.items():
         (folder / name).write_text("\n\n".join(part) + "\n\n", encoding="utf-8")
