@@ -41,7 +41,7 @@ VOCABULARY, CONTEXT, WIDTH = 8000, 128, 128
 DOCUMENT_CHARACTERS = 2000
 HELD_OUT_EVERY = 20
 SETTINGS: dict[str, Any] = {
-    "steps": 150,
+    "steps": 300,
     "batch_size": 16,
     "learning_rate": 2e-3,
     "schedule": "linear",
@@ -251,4 +251,5 @@ if __name__ == "__main__":
     if sys.argv[2] == "shown":
         sys.stdout.write(shown(sys.argv[1], int(sys.argv[3])))
         sys.exit()
+    SETTINGS["steps"] = int(sys.argv[4]) if len(sys.argv) > 4 else SETTINGS["steps"]
     sys.stdout.write(json.dumps(measure_one(sys.argv[1], sys.argv[2], int(sys.argv[3]))) + "\n")
