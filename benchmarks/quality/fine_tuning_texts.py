@@ -39,7 +39,7 @@ def measure() -> list[Figure]:
 def chat() -> list[Figure]:
     """SmolLM2-135M-Instruct (GGUF, Q4_1) learns the answers of LLaMA-Factory's own example by LoRA."""
     examples = [*instructions("alpaca_en_demo"), *instructions("identity")]
-    train, held_out = apart(examples, held_out=40, train=100)
+    train, held_out = apart(examples, held_out=40, train=180)
     spec = {
         "method": "fine_tuning",
         "task": "chat",
