@@ -72,7 +72,8 @@ class FileObject(Answer):
     status_details: str | None = None
     sha256: str
     kind: str | None = Field(
-        description="table, images, text, tagged_tokens, text_pairs, audio, conversations, preferences; null: a model."
+        description="table, images, segmented_images, boxed_images, text, tagged_tokens, text_pairs, audio, "
+        "transcribed_speech, conversations, preferences; null: a model."
     )
     profile: dict[str, Any] | None = Field(description="What was found inside.")
 
