@@ -21,6 +21,7 @@ PANEL_INCHES = 3.2
 PANELS_A_ROW = 4
 TILE_PIXELS = 8
 IMAGE_PIXELS = 32
+GAP = 2
 WIDEST_PICTURE = 2048  # pixels of a picture of all units
 DISTINCT_COLOURS = 20
 MOST_PLANES = 36
@@ -148,5 +149,6 @@ def image_tiles(images: torch.Tensor, *, columns: int) -> torch.Tensor:
         images = functional.interpolate(images, size=[max(1, side * most // longer) for side in images.shape[2:]])
     factor = max(1, min(IMAGE_PIXELS, most) // longer)
     images = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    images = functional.pad(images, (0, GAP, 0, GAP), value=0.5)
     lines = [torch.cat(list(line), 2) for line in images.split(columns)]
     return torch.cat(lines, 1)[None]
