@@ -9,6 +9,7 @@ import httpx
 from jsonschema import Draft202012Validator
 
 from tests.api.service import Service, submit, upload, work
+from tests.api.test_samples import show
 
 
 def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Service) -> None:
@@ -17,8 +18,10 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
     worker = work(service, job)
     worker.metrics(1)
     worker.checkpoint(1, b"state")
+    show(worker, "words", 1, b"one")
     model = worker.succeed()
     checkpoint = http.get(f"/v1/jobs/{job}/checkpoints").json()["data"][0]["id"]
+    sample = http.get(f"/v1/jobs/{job}/samples").json()["data"][0]["id"]
     pipeline = http.post("/v1/pipelines", json={"jobs": {"a": {"method": "pca", "dataset": file}}}).json()
     waiting = pipeline["jobs"]["a"]["id"]
     extra = http.post("/v1/api_keys", json={"name": "extra"}).json()["id"]
@@ -26,6 +29,7 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
         *("methods", "methods/pca", "methods/pca/example_dataset", "files", "jobs", "models", "pipelines", "api_keys"),
         *(f"files/{file}", f"files/{file}/content", f"models/{model}", f"pipelines/{pipeline['id']}", f"jobs/{job}"),
         *(f"jobs/{job}/{part}" for part in ("events", "metrics", "logs", "checkpoints", "artifacts", "weights")),
+        *(f"jobs/{job}/samples", f"jobs/{job}/samples/{sample}"),
         *(f"jobs/{job}/archive", f"jobs/{job}/artifacts/model.safetensors", f"jobs/{job}/checkpoints/{checkpoint}"),
     ):
         assert http.get(f"/v1/{path}").status_code == 200

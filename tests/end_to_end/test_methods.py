@@ -11,7 +11,6 @@ import pytest
 from safetensors.torch import load_file
 
 from core.catalog import methods
-from core.spec import MethodSpec
 from tests.conftest import Up
 from weightworks import Client
 
@@ -33,16 +32,11 @@ def uploaded(http: httpx.Client, address: str) -> str:
     return answer.raise_for_status().json()["id"]
 
 
-def file_fields(spec: type[MethodSpec]) -> list[str]:
-    """The data sets that a spec cannot do without."""
-    extras = {name: field.json_schema_extra for name, field in spec.model_fields.items() if field.is_required()}
-    return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("reference") == "file"]
-
-
 @pytest.mark.parametrize("name", list(methods()))
 def test_an_example_is_trained_over_http(name: str, http: httpx.Client, weightworks_up: Up, tmp_path: Path) -> None:
     told = http.get(f"/v1/methods/{name}").raise_for_status().json()
-    files = dict.fromkeys(file_fields(methods()[name].spec), uploaded(http, told["example"]["dataset"]))
+    files = {field: uploaded(http, address) for field, address in told["example_files"].items()}
+    files["dataset"] = uploaded(http, told["example"]["dataset"])
     jobs = {name: {**told["example"]["spec"], **files, **{field: {"job": field} for field in told["example_needs"]}}}
     for field, need in told["example_needs"].items():
         jobs[field] = {**need["spec"], "dataset": uploaded(http, need["dataset"])}
