@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.api.service import ADMIN_KEY, Service, new_project, submit, upload, work
+from tests.api.test_samples import show
 
 OPEN = {"/healthz", "/readyz"}
 
@@ -24,6 +25,7 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
     job = submit(http, file)["id"]
     worker = work(service, job)
     worker.checkpoint(1, b"state")
+    show(worker, "words", 1, b"one")
     model = worker.succeed()
     pipeline = http.post("/v1/pipelines", json={"jobs": {"a": {"method": "pca", "dataset": file}}}).json()["id"]
     return {
@@ -32,6 +34,7 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
         "model_id": model,
         "pipeline_id": pipeline,
         "checkpoint_id": http.get(f"/v1/jobs/{job}/checkpoints").json()["data"][0]["id"],
+        "sample_id": http.get(f"/v1/jobs/{job}/samples").json()["data"][0]["id"],
         "path": "model.safetensors",
         "key_id": http.post("/v1/api_keys", json={"name": "extra", "role": "read"}).json()["id"],
         "name": "pca",

@@ -51,6 +51,8 @@ def test_every_methods_example_is_accepted_with_its_own_data(http: httpx.Client)
             dataset = upload(http, http.get(step["dataset"]).content, name=name)["id"]
             jobs[name] = {"method": method["id"], **step["spec"], "dataset": dataset}
         jobs["example"] |= {field: {"job": field} for field in method["example_needs"]}
+        for field, address in method["example_files"].items():
+            jobs["example"][field] = upload(http, http.get(address).content, name=field)["id"]
         answer = http.post("/v1/pipelines", json={"jobs": jobs})
         assert answer.status_code == 202, (method["id"], answer.text)
         for job in answer.json()["jobs"].values():
