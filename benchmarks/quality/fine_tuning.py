@@ -100,7 +100,7 @@ def minilm() -> Path:
 
 
 @torch.no_grad()
-def accuracy_of(folder: Path, test: list[tuple[str, str]]) -> float:
+def accuracy_of(folder: Path, test: list[tuple[str, str]], *, max_length: int = MAX_LENGTH) -> float:
     """Of the artifacts, opened by transformers, shortest texts first."""
     network = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -108,7 +108,7 @@ def accuracy_of(folder: Path, test: list[tuple[str, str]]) -> float:
     right = 0
     for start in range(0, len(ordered), ROWS):
         texts, labels = zip(*ordered[start : start + ROWS], strict=True)
-        asked = tokenizer(list(texts), truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
+        asked = tokenizer(list(texts), truncation=True, max_length=max_length, padding=True, return_tensors="pt")
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = network(**asked).logits
         named = [network.config.id2label[int(index)] for index in logits.argmax(1)]
