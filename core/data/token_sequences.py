@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,9 +91,3 @@ def between(sequences: TokenSequences, *, first: int | None, last: int | None) -
 def _shift(lengths: torch.Tensor, starts: torch.Tensor, has_first: bool) -> torch.Tensor:
     """How much further each token lies, [tokens]."""
     return (starts + int(has_first) - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
-
-
-def first_tokens(sequences: TokenSequences, *, count: int, most: int) -> list[list[int]]:
-    """The first `count` tokens of the first `most` sequences that are longer."""
-    longer = (part for part in sequences.tokens.split(sequences.lengths) if len(part) > count)
-    return [part[:count].tolist() for part in islice(longer, most)]
