@@ -86,7 +86,7 @@ def waiting_devices(session: Session, *, older_than: float, limit: int) -> list[
     `limit`: how many jobs of each device.
     """
     rank = func.row_number().over(partition_by=Job.device).label("rank")
-    query = select(Job.device, rank).where(Job.status == Status.QUEUED, Job.queued_at < database_now() - older_than)
+    query = select(Job.device, rank).where(Job.status == Status.QUEUED, Job.claimable_at < database_now() - older_than)
     ranked = query.where(~_lacks_weights()).subquery()
     return list(session.scalars(select(ranked.c.device).where(ranked.c.rank <= limit)))
 

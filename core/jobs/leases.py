@@ -311,7 +311,7 @@ def _publish(session: Session, claim: Claim, files: Sequence[Published]) -> None
 
 def _requeue(session: Session, job: Job, *, outcome: str | None) -> None:
     job.status, job.owner, job.lease_expires_at = Status.QUEUED, None, None
-    job.queued_at = session.scalar(select(database_now())) or 0.0
+    job.claimable_at = session.scalar(select(database_now())) or 0.0
     if outcome is not None:
         _close_attempt(session, job.id, job.fence, outcome)
 

@@ -6,10 +6,10 @@ import secrets
 import time
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Enum, ForeignKey, Index, MetaData, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from core.jobs.status import Role, Status
+from core.jobs.status import Role, Status, UploadStatus
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -36,17 +36,22 @@ class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, int: BigInteger}  # noqa: RUF012
 
 
-def _values(enum: type[Status] | type[Role]) -> list[str]:
+def _values(enum: type[Status] | type[Role] | type[UploadStatus]) -> list[str]:
     return [str(member.value) for member in enum]
 
 
 class Project(Base):
-    """Whose files, jobs and models they are."""
+    """Whose files, jobs and models they are. A quota that is null is the server's default for all projects."""
 
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[int]
+    claimed_at: Mapped[float | None]  # when one of its jobs was last claimed: who waited longest is next
+    max_running_jobs: Mapped[int | None]
+    max_unfinished_jobs: Mapped[int | None]
+    max_stored_bytes: Mapped[int | None]
+    max_gpu_seconds: Mapped[int | None]
 
 
 class ApiKey(Base):
@@ -105,7 +110,7 @@ class Job(Base):
         Enum(Status, values_callable=_values, native_enum=False, length=16, name="status")
     )
     created_at: Mapped[int]
-    queued_at: Mapped[float]
+    claimable_at: Mapped[float]  # in the future after an attempt that failed: it is not tried again at once
     started_at: Mapped[int | None]
     finished_at: Mapped[int | None]
     fence: Mapped[int] = mapped_column(default=0)
@@ -114,6 +119,7 @@ class Job(Base):
     owner: Mapped[str | None]
     lease_expires_at: Mapped[float | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[dict[str, Any] | None]
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     error: Mapped[dict[str, Any] | None]
@@ -121,7 +127,7 @@ class Job(Base):
     pipeline_step: Mapped[str | None]
     __table_args__ = (
         Index("ix_jobs_list", "project_id", "created_at", "id"),
-        Index("ix_jobs_claim", "status", "priority", "created_at", "id"),
+        Index("ix_jobs_claim", "project_id", "status", text("priority DESC"), "created_at", "id"),
         Index("ix_jobs_lease", "status", "lease_expires_at"),
     )
 
@@ -143,9 +149,10 @@ class Attempt(Base):
     fence: Mapped[int] = mapped_column(primary_key=True)
     attempt: Mapped[int]
     owner: Mapped[str]
+    device: Mapped[str | None]  # cpu or cuda: what it was trained on
     started_at: Mapped[int]
     ended_at: Mapped[int | None]
-    outcome: Mapped[str | None]  # succeeded, failed, cancelled, released, lost
+    outcome: Mapped[str | None]  # succeeded, failed, cancelled, released, paused, lost
 
 
 class Event(Base):
@@ -216,3 +223,63 @@ class IdempotencyKey(Base):
     resource_id: Mapped[str]
     created_at: Mapped[int]
     __table_args__ = (UniqueConstraint("project_id", "resource_id"),)
+
+
+class Submission(Base):
+    """What a submission without an Idempotency-Key made, so that a client's repeat of it finds that."""
+
+    __tablename__ = "submissions"
+    resource_id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    key_id: Mapped[str]
+    body_sha256: Mapped[str]
+    retry_count: Mapped[int]
+    created_at: Mapped[float]
+    __table_args__ = (Index("ix_submissions_repeat", "key_id", "body_sha256", "created_at"),)
+
+
+class Upload(Base):
+    """A file that comes in parts, and may be gone on with after a cut."""
+
+    __tablename__ = "uploads"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    mime_type: Mapped[str]
+    bytes: Mapped[int]
+    status: Mapped[UploadStatus] = mapped_column(
+        Enum(UploadStatus, values_callable=_values, native_enum=False, length=16, name="upload_status")
+    )
+    file_id: Mapped[str | None]
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+    __table_args__ = (
+        Index("ix_uploads_list", "project_id", "created_at", "id"),
+        Index("ix_uploads_expiry", "status", "expires_at"),
+    )
+
+
+class UploadPart(Base):
+    """A part of an upload that has arrived whole."""
+
+    __tablename__ = "upload_parts"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), index=True)
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    md5: Mapped[str]
+    created_at: Mapped[int]
+
+
+class WorkerSlot(Base):
+    """A worker's slot, as it last told of itself: who could take what waits."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(primary_key=True)  # the `owner` of the jobs that it claims
+    host: Mapped[str]
+    has_gpu: Mapped[bool]
+    started_at: Mapped[float]
+    seen_at: Mapped[float]
+    is_draining: Mapped[bool] = mapped_column(default=False)
+    drain_requested: Mapped[bool] = mapped_column(default=False)

@@ -28,6 +28,15 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 
 
+class UploadStatus(StrEnum):
+    """Where an upload in parts is."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
 class Role(StrEnum):
     """What an API key may do: read; read and write; also make keys."""
 

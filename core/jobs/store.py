@@ -41,7 +41,7 @@ def create_job(
         priority=spec.priority,
         status=Status.QUEUED,
         created_at=int(time.time()),
-        queued_at=session.scalar(select(database_now())) or 0.0,
+        claimable_at=session.scalar(select(database_now())) or 0.0,
         fence=0,
         attempt=0,
         max_attempts=max_attempts,
@@ -137,7 +137,7 @@ def retry_job(session: Session, project_id: str, job_id: str) -> Job:
         raise Conflict(f"the job is {job.status}: only a failed or cancelled job can be retried", param="job_id")
     job.status, job.finished_at, job.error = Status.QUEUED, None, None
     job.attempt, job.cancel_requested = 0, False
-    job.queued_at = session.scalar(select(database_now())) or 0.0
+    job.claimable_at = session.scalar(select(database_now())) or 0.0
     _tell_status(session, job, "The job was queued again.")
     fail_dependents_of_lost(session, job)
     return job
