@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row, list_events
-from core.jobs.leases import Claim, append_events, insert_events, renew_lease
+from core.jobs.leases import Claim, insert_events, renew_lease
 from core.jobs.models import Event, Job
 from core.progress import Publisher
 
@@ -100,14 +100,7 @@ class Journal:
         """
         asked_at, events = time.monotonic(), list(self._unwritten)
         with self._database.write() as session:
-            is_cancelled = renew_lease(
-                session,
-                self.claim,
-                lease_seconds=self._lease_seconds,
-                progress=self.progress,
-                metrics=self.metrics,
-            )
-            insert_events(session, events)
+            is_cancelled = self._renew(session, events)
             if change is not None:
                 change(session)
         self._unwritten = self._unwritten[len(events) :]
@@ -115,16 +108,23 @@ class Journal:
         return is_cancelled
 
     def close(self, end: Callable[[Session], T]) -> T:
-        """Write what was added, and the job's end after it, all or nothing; then tell of it.
+        """Write what was added and how far the job came, and its end after it, all or nothing; then tell of it.
 
         Raises LeaseLost, or one of AWAY.
         """
         with self._database.write() as session:
-            append_events(session, self.claim, self._unwritten)
+            self._renew(session, self._unwritten)
             result = end(session)
         self._publisher.publish([*self._unpublished, *added_events(session)])
         self._unpublished, self._unwritten = [], []
         return result
+
+    def _renew(self, session: Session, events: Sequence[Event]) -> bool:
+        is_cancelled = renew_lease(
+            session, self.claim, lease_seconds=self._lease_seconds, progress=self.progress, metrics=self.metrics
+        )
+        insert_events(session, events)
+        return is_cancelled
 
     def insist(self, action: Callable[[], T]) -> T:
         """Do what may find the database away, again and again until the lease ends. Raises what `action` raises."""

@@ -112,12 +112,6 @@ def renew_lease(
     return bool(found)
 
 
-def append_events(session: Session, claim: Claim, events: Sequence[Event]) -> None:
-    """Write a batch of the claim's events; those already there stay. Raises LeaseLost."""
-    _lock(session, claim)
-    insert_events(session, events)
-
-
 def insert_events(session: Session, events: Sequence[Event]) -> None:
     """Write events that may be there already, whoever owns the job: their ids make repeats harmless."""
     if not events:

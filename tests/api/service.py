@@ -156,7 +156,7 @@ class Worker:
 
     def flush(self) -> None:
         with self.service.database.write() as session:
-            leases.append_events(session, self.claim, self.unwritten)
+            leases.insert_events(session, self.unwritten)
         self.unwritten = []
 
     def metrics(self, step: int, **options: Any) -> None:

@@ -59,9 +59,12 @@ def test_events_reach_redis_at_once_and_sql_with_the_next_write(database: Databa
     assert len(in_sql(database, job_id)) == 1
     assert journal.write() is False
     journal.add(NewEvent("log", "last"))
+    journal.progress = {"step": 9, "total": 9, "rate": 1.0, "at": 0.0}
     journal.close(lambda session: leases.cancel_running_job(session, journal.claim, files=[], metrics={}))
     assert [seq for _, seq, _ in in_sql(database, job_id)] == [1, 2, 3, 4]
     assert in_redis(publisher, job_id) == in_sql(database, job_id)
+    with database.read() as session:
+        assert session.get_one(Job, job_id).progress["step"] == 9
 
 
 def test_a_lost_workers_last_events_come_from_redis_into_sql(database: Database, publisher: Publisher) -> None:

@@ -87,7 +87,6 @@ def test_a_lost_lease_is_queued_again_and_the_late_writer_is_rejected(database: 
     assert held.fence > late.fence
     for write in (
         lambda session: leases.renew_lease(session, late, lease_seconds=1, progress=None, metrics={}),
-        lambda session: leases.append_events(session, late, [as_row(job_id, late.fence, 9, NewEvent("log"), now=0)]),
         lambda session: leases.succeed_job(session, late, files=[], metrics={}, lineage={}),
         lambda session: leases.fail_job(session, late, WeightworksError("late"), is_retryable=False),
         lambda session: leases.release_job(session, late),
@@ -215,7 +214,7 @@ def test_repeated_events_are_written_once(database: Database) -> None:
     rows = [as_row(job_id, held.fence, seq, NewEvent("log", f"line {seq}"), now=1.0) for seq in (2, 3)]
     for _ in range(2):
         with database.write() as session:
-            leases.append_events(session, held, rows)
+            leases.insert_events(session, rows)
     assert [place for place, _ in events_of(database, job_id)] == ["0-1", "1-1", "1-2", "1-3"]
 
 
