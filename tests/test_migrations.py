@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables that the code declares, and keep what is in them, up and down, on both databases."""
+"""The migrations make exactly the tables that the code declares, up and down, and keep every row, on both databases."""
 
 from __future__ import annotations
 
