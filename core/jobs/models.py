@@ -252,6 +252,7 @@ class Upload(Base):
         Enum(UploadStatus, values_callable=_values, native_enum=False, length=16, name="upload_status")
     )
     file_id: Mapped[str | None]
+    file_seconds: Mapped[int | None]  # how long the file is kept once it is whole; null: until it is deleted
     created_at: Mapped[int]
     expires_at: Mapped[int]
     __table_args__ = (

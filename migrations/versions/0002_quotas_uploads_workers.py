@@ -69,6 +69,7 @@ def _create_uploads() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("status", UPLOAD_STATUS, nullable=False),
         sa.Column("file_id", sa.String(), nullable=True),
+        sa.Column("file_seconds", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_uploads_project_id_projects")),
