@@ -80,6 +80,7 @@ def _job_object(job: Job, details: Details, lineage: dict[str, Any]) -> schemas.
         max_attempts=job.max_attempts,
         attempts=[_attempt_object(row) for row in details.attempts],
         cancel_requested=job.cancel_requested,
+        pause_requested=job.pause_requested,
         error=None if job.error is None else _error_object(job.error),
         lineage=lineage,
         model=details.model.id if details.model else None,

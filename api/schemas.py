@@ -167,6 +167,7 @@ class JobObject(Answer):
     max_attempts: int
     attempts: list[AttemptObject]
     cancel_requested: bool
+    pause_requested: bool = Field(description="It runs, and its worker is about to leave it off.")
     error: ErrorObject | None
     lineage: dict[str, Origin] = Field(description="Where data and models come from, by the spec's field.")
     model: str | None

@@ -174,6 +174,20 @@ def cancel(context: typer.Context, job: JobId, as_json: Json = False) -> None:
 
 
 @app.command()
+def pause(context: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Leave a job off, with a checkpoint; it waits for `weightworks resume`."""
+    with client(context) as ours:
+        _show(ours.jobs.pause(job), as_json=as_json)
+
+
+@app.command()
+def resume(context: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Go on with a paused job, from its last checkpoint."""
+    with client(context) as ours:
+        _show(ours.jobs.resume(job), as_json=as_json)
+
+
+@app.command()
 def retry(context: typer.Context, job: JobId, as_json: Json = False) -> None:
     """Queue a failed or cancelled job again, from its last checkpoint."""
     with client(context) as ours:

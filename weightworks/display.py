@@ -14,7 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-COLOURS = {"queued": "yellow", "running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "magenta"}
+COLOURS = {
+    "queued": "yellow",
+    "running": "cyan",
+    "paused": "blue",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "magenta",
+}
 SPARKS = "▁▂▃▄▅▆▇█"
 
 WIDE = 200

@@ -1,4 +1,4 @@
-"""Jobs: submit, watch, cancel, take the weights home."""
+"""Jobs: submit, watch, pause, cancel, take the weights home."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class Job:
     model: str | None = None
     attempt: int = 0
     max_attempts: int = 0
+    cancel_requested: bool = False
+    pause_requested: bool = False
     pipeline: str | None = None
     pipeline_step: str | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -141,6 +143,14 @@ class Jobs:
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop; what it has learned until then can be downloaded."""
         return read(Job, self._transport.post(f"/v1/jobs/{job_id}/cancel"))
+
+    def pause(self, job_id: str) -> Job:
+        """Leave a job off, with a checkpoint; no attempt is used up."""
+        return read(Job, self._transport.post(f"/v1/jobs/{job_id}/pause"))
+
+    def resume(self, job_id: str) -> Job:
+        """Queue a paused job again, from its last checkpoint; or take back a pause that has not come yet."""
+        return read(Job, self._transport.post(f"/v1/jobs/{job_id}/resume"))
 
     def retry(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again, from its last checkpoint."""

@@ -24,6 +24,7 @@ from core.jobs.leases import (
     release_job,
     succeed_job,
 )
+from core.jobs.status import Status
 from core.jobs.store import list_artifacts
 from core.queue import wake
 from core.storage import Storage, artifact_key
@@ -48,18 +49,19 @@ class TrainerError(WeightworksError):
 
 
 def settle(supervisor: Supervisor, *, storage: Storage, folder: Path) -> None:
-    """Write the end of the attempt that the supervisor watched. Raises LeaseLost, and then leaves no artifact."""
+    """Write the end of the attempt that the supervisor watched. Raises LeaseLost, and then leaves no artifact.
+
+    Whether a job that did not finish is cancelled, paused or queued again, its row says at that moment.
+    """
     ending = supervisor.ending or {"type": "died"}
     if ending["type"] == "finished":
         _publish(supervisor, ending, storage=storage, folder=folder)
-    elif supervisor.is_cancel_asked:
-        metrics = supervisor.journal.metrics
-        _close(supervisor, lambda session: cancel_running_job(session, supervisor.claim, files=[], metrics=metrics))
     elif ending["type"] == "failed":
         _fail(supervisor, TrainerError(ending["error"]), is_retryable=ending["is_retryable"])
     elif (reason := _reason_to_release(supervisor, ending)) is not None:
-        _close(supervisor, lambda session: release_job(session, supervisor.claim, reason=reason))
-        wake(supervisor.claim.spec.get("device", "auto"))
+        status = _close(supervisor, lambda session: release_job(session, supervisor.claim, reason=reason))
+        if status is Status.QUEUED:
+            wake(supervisor.claim.spec.get("device", "auto"))
     else:
         _fail(supervisor, WeightworksError(_how_it_died(supervisor), code="trainer_died"), is_retryable=True)
 
@@ -70,7 +72,7 @@ def _reason_to_release(supervisor: Supervisor, ending: Mapping[str, Any]) -> str
         return "The worker leaves"
     if supervisor.is_fenced_off or supervisor.trainer.status == UNSUPERVISED << 8:
         return "The lease could not be renewed in time"
-    if ending["type"] == "interrupted":
+    if ending["type"] == "interrupted" or supervisor.is_told_to_leave:
         return "The trainer was told to stop"
     return None
 

@@ -18,6 +18,7 @@ from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row, list_events
 from core.jobs.leases import Claim, insert_events, renew_lease
 from core.jobs.models import Event, Job
+from core.jobs.status import Asked
 from core.progress import Publisher
 
 T = TypeVar("T")
@@ -93,19 +94,19 @@ class Journal:
             self._publisher.publish(self._unpublished)
         self._unpublished, self._published_at = [], now
 
-    def write(self, change: Callable[[Session], Any] | None = None) -> bool:
+    def write(self, change: Callable[[Session], Any] | None = None) -> Asked | None:
         """Renew the lease, write what was added, and make `change`, all or nothing.
 
-        Answers whether a cancel was asked for. Raises LeaseLost, or one of AWAY.
+        Answers what is asked of the job. Raises LeaseLost, or one of AWAY.
         """
         asked_at, events = time.monotonic(), list(self._unwritten)
         with self._database.write() as session:
-            is_cancelled = self._renew(session, events)
+            asked = self._renew(session, events)
             if change is not None:
                 change(session)
         self._unwritten = self._unwritten[len(events) :]
         self.lease_ends = asked_at + self._lease_seconds
-        return is_cancelled
+        return asked
 
     def close(self, end: Callable[[Session], T]) -> T:
         """Write what was added and how far the job came, and its end after it, all or nothing; then tell of it.
@@ -119,12 +120,12 @@ class Journal:
         self._unpublished, self._unwritten = [], []
         return result
 
-    def _renew(self, session: Session, events: Sequence[Event]) -> bool:
-        is_cancelled = renew_lease(
+    def _renew(self, session: Session, events: Sequence[Event]) -> Asked | None:
+        asked = renew_lease(
             session, self.claim, lease_seconds=self._lease_seconds, progress=self.progress, metrics=self.metrics
         )
         insert_events(session, events)
-        return is_cancelled
+        return asked
 
     def insist(self, action: Callable[[], T]) -> T:
         """Do what may find the database away, again and again until the lease ends. Raises what `action` raises."""

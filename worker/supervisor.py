@@ -19,6 +19,7 @@ from core.errors import NotFound, WeightworksError
 from core.jobs.events import NewEvent
 from core.jobs.inputs import lineage_of, resolve_references
 from core.jobs.leases import forgive_attempt, latest_checkpoints
+from core.jobs.status import Asked
 from core.placement import place_inputs
 from core.settings import Settings
 from core.storage import Storage, sample_key
@@ -56,7 +57,7 @@ class Supervisor:
         self.claim = journal.claim
         self.lineage: dict[str, Any] = {"job": journal.claim.job_id}
         self.ending: dict[str, Any] | None = None  # the trainer's last message: finished, interrupted, or failed
-        self.is_cancel_asked = False
+        self.is_told_to_leave = False  # and what becomes of the job then, its row says
         self.is_draining = False
         self.is_fenced_off = False
         self.is_stuck = False
@@ -72,6 +73,7 @@ class Supervisor:
         self._rate = Rate()
         self._selector = selectors.DefaultSelector()
         self._open: set[Any] = set()
+        self._asked: Asked | None = None
         self._wanted: dict[str, Any] | None = None
         self._should_forgive = False
         self._last_beat = self._heard_at = time.monotonic()
@@ -117,7 +119,7 @@ class Supervisor:
         if now < self._beat_at:
             return
         try:
-            is_cancelled = self.journal.write(self._change)
+            asked = self.journal.write(self._change)
         except AWAY as error:
             log.warning("job %s: the database is away: %s", self.claim.job_id, first_line(error))
             self._beat_at = time.monotonic() + RETRY_SECONDS
@@ -127,9 +129,9 @@ class Supervisor:
         for event in self._shelf.registered():
             self._add(event)
         self._tell({"type": "renewed", "until": self._trainer_until()})
-        if is_cancelled and not self.is_cancel_asked:
-            self.is_cancel_asked = True
-            self._ask("cancel")
+        if asked is not None and asked is not self._asked:
+            self._asked = asked
+            self._ask("cancel" if asked is Asked.CANCEL else "interrupt")
 
     def close(self) -> None:
         """End the trainer and all that it started, whatever happened, and leave its folder to whoever removes it."""
@@ -248,6 +250,7 @@ class Supervisor:
             self.trainer.channel.send(message)
 
     def _ask(self, request: str) -> None:
+        self.is_told_to_leave = True
         self._tell({"type": request})
         self._stopping.begin(grace=self._settings.stop_seconds)
 

@@ -139,8 +139,8 @@ class Listener(threading.Thread):
         self._until = math.inf
 
     def ask(self, request: Any) -> None:
-        """Ask the run to stop; what was asked first holds."""
-        if self.control.request is None:
+        """Ask the run to stop; a cancel comes before whatever else was asked."""
+        if self.control.request is None or request == "cancel":
             self.control.request = request
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Jobs: submitted, previewed, listed, looked at, cancelled, tried again."""
+"""Jobs: submitted, previewed, listed, looked at, cancelled, paused, resumed, tried again."""
 
 from __future__ import annotations
 
@@ -123,6 +123,24 @@ def cancel_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
     with server.database.write() as session:
         store.cancel_job(session, caller.project_id, job_id)
     server.announce(session)
+    return _job(server, caller, job_id)
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
+    """Leave a job off: a queued one at once, a running one with a checkpoint, within seconds. No attempt is used up."""
+    with server.database.write() as session:
+        store.pause_job(session, caller.project_id, job_id)
+    server.announce(session)
+    return _job(server, caller, job_id)
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
+    """Queue a paused job, which goes on from its last checkpoint; or take back a pause that has not come yet."""
+    with server.database.write() as session:
+        job = store.resume_job(session, caller.project_id, job_id)
+    server.announce(session, wake=[job.device])
     return _job(server, caller, job_id)
 
 

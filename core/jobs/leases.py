@@ -15,7 +15,7 @@ from core.errors import WeightworksError
 from core.jobs.database import database_now
 from core.jobs.events import NewEvent, add_event
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, TrainedModel, new_id
-from core.jobs.status import Status
+from core.jobs.status import TERMINAL, Asked, Status
 from core.jobs.store import fail_dependents
 
 
@@ -51,7 +51,7 @@ class Swept:
     """What a sweep did."""
 
     requeued: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)  # failed, cancelled, or paused
 
 
 def claim_job(session: Session, *, owner: str, devices: Sequence[str], lease_seconds: float) -> Claim | None:
@@ -101,15 +101,18 @@ def renew_lease(
     lease_seconds: float,
     progress: Mapping[str, Any] | None,
     metrics: Mapping[str, float],
-) -> bool:
-    """Keep the job, and note how far it is; answers whether a cancel was asked for. Raises LeaseLost."""
+) -> Asked | None:
+    """Keep the job, and note how far it is; answers what is asked of it: a cancel before a pause. Raises LeaseLost."""
     values: dict[str, Any] = {"lease_expires_at": database_now() + lease_seconds, "metrics": dict(metrics)}
     if progress is not None:
         values["progress"] = dict(progress)
-    found = session.scalar(_fenced(claim).values(**values).returning(Job.cancel_requested))
+    asked = _fenced(claim).values(**values).returning(Job.cancel_requested, Job.pause_requested)
+    found = session.execute(asked).one_or_none()
     if found is None:
         raise LeaseLost(claim.job_id)
-    return bool(found)
+    if found.cancel_requested:
+        return Asked.CANCEL
+    return Asked.PAUSE if found.pause_requested else None
 
 
 def insert_events(session: Session, events: Sequence[Event]) -> None:
@@ -195,17 +198,24 @@ def cancel_running_job(
 
 
 def fail_job(session: Session, claim: Claim, error: WeightworksError, *, is_retryable: bool) -> Status:
-    """End a failed attempt: the job is queued again while attempts are left, else it fails. Raises LeaseLost."""
-    _lock(session, claim)
-    job = session.get_one(Job, claim.job_id, populate_existing=True)
+    """End a failed attempt, and answer what became of the job. Raises LeaseLost.
+
+    Where another attempt may help, the job is queued again while attempts are left; if a pause was asked for, it is
+    paused. If a cancel was asked for, it is cancelled, whatever the error.
+    """
+    job = _locked(session, claim)
     job.attempt = claim.attempt
-    if is_retryable and job.attempt < job.max_attempts and not job.cancel_requested:
+    if job.cancel_requested:
+        _cancel(session, job, f"Attempt {job.attempt} failed: {error.message}")
+    elif is_retryable and job.pause_requested:
+        _pause(session, job, attempt=claim.attempt, outcome="failed", why=f"Attempt {job.attempt} failed")
+    elif is_retryable and job.attempt < job.max_attempts:
         _requeue(session, job, outcome="failed")
         message = f"Attempt {job.attempt} failed: {error.message}. The job waits for the next one."
         add_event(session, job.id, fence=job.fence, event=_status_event(job, message, "warn"))
-        return Status.QUEUED
-    _fail(session, job, error)
-    return Status.FAILED
+    else:
+        _fail(session, job, error)
+    return job.status
 
 
 def forgive_attempt(session: Session, claim: Claim) -> None:
@@ -213,18 +223,25 @@ def forgive_attempt(session: Session, claim: Claim) -> None:
 
     Should the attempt end by itself meanwhile, it counts. Raises LeaseLost.
     """
-    _lock(session, claim)
-    job = session.get_one(Job, claim.job_id, populate_existing=True)
+    _locked(session, claim).attempt = claim.attempt - 1
+
+
+def release_job(session: Session, claim: Claim, *, reason: str = "The worker leaves") -> Status:
+    """Give a job back unfinished, without using up the attempt; answers what became of it. Raises LeaseLost.
+
+    It is queued again, unless a cancel or a pause was asked for.
+    """
+    job = _locked(session, claim)
     job.attempt = claim.attempt - 1
-
-
-def release_job(session: Session, claim: Claim, *, reason: str = "The worker leaves") -> None:
-    """Give a job back unfinished, without using up the attempt. Raises LeaseLost."""
-    forgive_attempt(session, claim)
-    job = session.get_one(Job, claim.job_id, populate_existing=True)
-    _requeue(session, job, outcome="released")
-    event = _status_event(job, f"{reason}; the job waits for another attempt.")
-    add_event(session, job.id, fence=job.fence, event=event)
+    if job.cancel_requested:
+        _cancel(session, job, reason)
+    elif job.pause_requested:
+        _pause(session, job, attempt=claim.attempt, outcome="paused", why=reason)
+    else:
+        _requeue(session, job, outcome="released")
+        event = _status_event(job, f"{reason}; the job waits for another attempt.")
+        add_event(session, job.id, fence=job.fence, event=event)
+    return job.status
 
 
 def devices_waiting_for(session: Session, job_id: str) -> list[str]:
@@ -238,24 +255,28 @@ def sweep_expired(session: Session) -> Swept:
     expired = select(Job).where(Job.status == Status.RUNNING, Job.lease_expires_at < database_now())
     swept = Swept()
     for job in session.scalars(expired.with_for_update(skip_locked=True)).all():
-        lost = f"worker {job.owner} was lost in attempt {job.attempt}"
-        # A new fence for what is said next: the lost worker's last events may be in Redis only, under the old one.
-        old_fence, job.fence = job.fence, job.fence + 1
-        _close_attempt(session, job.id, old_fence, "lost")
-        if job.cancel_requested:
-            job.status, job.finished_at, job.lease_expires_at = Status.CANCELLED, int(time.time()), None
-            add_event(session, job.id, fence=job.fence, event=_status_event(job, f"Cancelled: {lost}."))
-            fail_dependents(session, job)
-            swept.failed.append(job.id)
-        elif job.attempt < job.max_attempts:
-            _requeue(session, job, outcome=None)
-            event = _status_event(job, f"The {lost}; the job waits for the next attempt.", "warn")
-            add_event(session, job.id, fence=job.fence, event=event)
-            swept.requeued.append(job.id)
-        else:
-            _fail(session, job, WeightworksError(f"{lost}, the last one allowed", code="worker_lost"))
-            swept.failed.append(job.id)
+        _take_back(session, job)
+        (swept.requeued if job.status is Status.QUEUED else swept.ended).append(job.id)
     return swept
+
+
+def _take_back(session: Session, job: Job) -> None:
+    # A new fence for what is said next: the lost worker's last events may be in Redis only, under the old one.
+    claimed = session.get(Attempt, (job.id, job.fence))
+    attempt = claimed.attempt if claimed else job.attempt  # the row's may be forgiven already
+    lost = f"worker {job.owner} was lost in attempt {attempt}"
+    _close_attempt(session, job.id, job.fence, "lost")
+    job.fence += 1
+    if job.cancel_requested:
+        _cancel(session, job, f"The {lost}")
+    elif job.pause_requested:
+        _pause(session, job, attempt=attempt, outcome="lost", why=f"The {lost}")
+    elif job.attempt < job.max_attempts:
+        _requeue(session, job, outcome="lost")
+        event = _status_event(job, f"The {lost}; the job waits for the next attempt.", "warn")
+        add_event(session, job.id, fence=job.fence, event=event)
+    else:
+        _fail(session, job, WeightworksError(f"{lost}, the last one allowed", code="worker_lost"))
 
 
 def latest_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
@@ -277,12 +298,15 @@ def _lock(session: Session, claim: Claim) -> None:
         raise LeaseLost(claim.job_id)
 
 
-def _end(session: Session, claim: Claim, status: Status, *, metrics: Mapping[str, float]) -> Job:
+def _locked(session: Session, claim: Claim) -> Job:
     _lock(session, claim)
-    job = session.get_one(Job, claim.job_id, populate_existing=True)
-    job.status, job.finished_at, job.lease_expires_at = status, int(time.time()), None
+    return session.get_one(Job, claim.job_id, populate_existing=True)
+
+
+def _end(session: Session, claim: Claim, status: Status, *, metrics: Mapping[str, float]) -> Job:
+    job = _locked(session, claim)
     job.attempt, job.metrics = claim.attempt, dict(metrics) or job.metrics
-    _close_attempt(session, job.id, job.fence, status.value)
+    _leave(session, job, status, outcome=status.value)
     return job
 
 
@@ -303,20 +327,40 @@ def _publish(session: Session, claim: Claim, files: Sequence[Published]) -> None
         )
 
 
-def _requeue(session: Session, job: Job, *, outcome: str | None) -> None:
-    job.status, job.owner, job.lease_expires_at = Status.QUEUED, None, None
+def _requeue(session: Session, job: Job, *, outcome: str) -> None:
+    _leave(session, job, Status.QUEUED, outcome=outcome)
     job.claimable_at = session.scalar(select(database_now())) or 0.0
-    if outcome is not None:
-        _close_attempt(session, job.id, job.fence, outcome)
+
+
+def _pause(session: Session, job: Job, *, attempt: int, outcome: str, why: str) -> None:
+    """The attempt does not count: it was to end."""
+    _leave(session, job, Status.PAUSED, outcome=outcome)
+    job.attempt = attempt - 1
+    add_event(session, job.id, fence=job.fence, event=_status_event(job, f"{why}; the job is paused."))
+
+
+def _cancel(session: Session, job: Job, why: str) -> None:
+    _leave(session, job, Status.CANCELLED, outcome="cancelled")
+    add_event(session, job.id, fence=job.fence, event=_status_event(job, f"{why}. The job was cancelled."))
+    fail_dependents(session, job)
 
 
 def _fail(session: Session, job: Job, error: WeightworksError) -> None:
-    job.status, job.finished_at, job.lease_expires_at = Status.FAILED, int(time.time()), None
+    _leave(session, job, Status.FAILED, outcome="failed")
     job.error = error.as_dict()
-    _close_attempt(session, job.id, job.fence, "failed")
     event = _status_event(job, f"The job failed: {error.message}", "error")
     add_event(session, job.id, fence=job.fence, event=event)
     fail_dependents(session, job)
+
+
+def _leave(session: Session, job: Job, status: Status, *, outcome: str) -> None:
+    """End the attempt; whoever asks for a pause from now on asks another one."""
+    job.status, job.lease_expires_at, job.pause_requested = status, None, False
+    if status in TERMINAL:
+        job.finished_at = int(time.time())
+    else:
+        job.owner = None
+    _close_attempt(session, job.id, job.fence, outcome)
 
 
 def _close_attempt(session: Session, job_id: str, fence: int, outcome: str) -> None:

@@ -28,6 +28,13 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 
 
+class Asked(StrEnum):
+    """What is asked of the worker that holds a job."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+
+
 class UploadStatus(StrEnum):
     """Where an upload in parts is."""
 

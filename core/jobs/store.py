@@ -1,4 +1,4 @@
-"""Jobs as those who submit and watch them see them: create, get, list, cancel, retry."""
+"""Jobs as those who submit and watch them see them: create, get, list, cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -124,9 +124,41 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
     if job.status is Status.RUNNING:
         job.cancel_requested = True
         return job
+    was = "before it ran" if job.fence == 0 else f"while it was {job.status}"
     job.status, job.finished_at = Status.CANCELLED, int(time.time())
-    _tell_status(session, job, "The job was cancelled before it ran.")
+    _tell_status(session, job, f"The job was cancelled {was}.")
     fail_dependents(session, job)
+    return job
+
+
+def pause_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Pause at once what is queued; ask the worker to leave off what runs. Raises Conflict in any other state."""
+    job = get_job(session, project_id, job_id, should_lock=True)
+    if job.status is Status.QUEUED:
+        job.status = Status.PAUSED
+        _tell_status(session, job, "The job was paused.")
+    elif job.status is not Status.RUNNING:
+        raise Conflict(f"the job is {job.status}: only a queued or running job can be paused", param="job_id")
+    elif job.cancel_requested:
+        raise Conflict("the job is running and about to be cancelled: it cannot be paused", param="job_id")
+    else:
+        job.pause_requested = True
+    return job
+
+
+def resume_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Queue a paused job, or take back a pause that was not acted upon. Raises Conflict in any other state.
+
+    A job that goes on from a checkpoint does so from its last one.
+    """
+    job = get_job(session, project_id, job_id, should_lock=True)
+    if job.status is Status.PAUSED:
+        job.status = Status.QUEUED
+        job.claimable_at = session.scalar(select(database_now())) or 0.0
+        _tell_status(session, job, "The job was resumed; it waits for a worker.")
+    elif not job.pause_requested:
+        raise Conflict(f"the job is {job.status}: only a paused job can be resumed", param="job_id")
+    job.pause_requested = False
     return job
 
 
@@ -136,7 +168,7 @@ def retry_job(session: Session, project_id: str, job_id: str) -> Job:
     if job.status not in (Status.FAILED, Status.CANCELLED):
         raise Conflict(f"the job is {job.status}: only a failed or cancelled job can be retried", param="job_id")
     job.status, job.finished_at, job.error = Status.QUEUED, None, None
-    job.attempt, job.cancel_requested = 0, False
+    job.attempt, job.cancel_requested, job.pause_requested = 0, False, False
     job.claimable_at = session.scalar(select(database_now())) or 0.0
     _tell_status(session, job, "The job was queued again.")
     fail_dependents_of_lost(session, job)

@@ -21,6 +21,7 @@ from core.jobs import leases
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row
 from core.jobs.models import new_id
+from core.jobs.status import Asked
 from core.progress import Publisher
 from core.storage import Storage, artifact_key, checkpoint_key
 from tests.api.schema import Schema
@@ -162,7 +163,7 @@ class Worker:
     def metrics(self, step: int, **options: Any) -> None:
         self.emit(NewEvent("metrics", data={"step": step, "values": {"loss": 1.0 / (step + 1)}}), **options)
 
-    def progress(self, step: int, total: int, **metrics: float) -> bool:
+    def progress(self, step: int, total: int, **metrics: float) -> Asked | None:
         with self.service.database.write() as session:
             told = {"step": step, "total": total, "rate": 10.0, "at": time.time()}
             return leases.renew_lease(session, self.claim, lease_seconds=60, progress=told, metrics=metrics)

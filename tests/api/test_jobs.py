@@ -193,6 +193,31 @@ def test_cancel_and_retry_know_the_right_moment(http: httpx.Client, service: Ser
     assert http.get(f"/v1/jobs/{job_id}/weights").content == b"w"
 
 
+def test_pause_and_resume_know_the_right_moment(http: httpx.Client, service: Service) -> None:
+    dataset = upload(http)["id"]
+    job_id = submit(http, dataset)["id"]
+    too_early = http.post(f"/v1/jobs/{job_id}/resume")
+    assert (too_early.status_code, too_early.headers["x-should-retry"]) == (409, "false")
+    assert "queued" in too_early.json()["error"]["message"]
+    job = http.post(f"/v1/jobs/{job_id}/pause").json()
+    assert (job["status"], job["waiting"]) == ("paused", None)
+    assert "paused" in http.post(f"/v1/jobs/{job_id}/pause").json()["error"]["message"]
+    (listed,) = http.get("/v1/jobs", params={"status": "paused"}).json()["data"]
+    assert listed["id"] == job_id
+    assert http.post(f"/v1/jobs/{job_id}/resume").json()["status"] == "queued"
+    worker = work(service, job_id)
+    job = http.post(f"/v1/jobs/{job_id}/pause").json()
+    assert (job["status"], job["pause_requested"]) == ("running", True)
+    assert worker.progress(1, 10) == "pause"
+    with service.database.write() as session:
+        leases.release_job(session, worker.claim)
+    job = http.get(f"/v1/jobs/{job_id}").json()
+    assert (job["status"], job["pause_requested"], job["attempt"]) == ("paused", False, 0)
+    assert job["attempts"][0]["outcome"] == "paused"
+    assert http.post(f"/v1/jobs/{job_id}/cancel").json()["status"] == "cancelled"
+    assert "cancelled" in http.post(f"/v1/jobs/{job_id}/pause").json()["error"]["message"]
+
+
 def test_a_failed_job_shows_its_error(http: httpx.Client, service: Service) -> None:
     job_id = submit(http, upload(http)["id"])["id"]
     worker = work(service, job_id)

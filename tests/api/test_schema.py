@@ -34,7 +34,8 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
     ):
         assert http.get(f"/v1/{path}").status_code == 200
     http.post("/v1/jobs/preview", json={"method": "pca", "dataset": file}).raise_for_status()
-    http.post(f"/v1/jobs/{waiting}/cancel").raise_for_status()
+    for change in ("pause", "resume", "cancel"):
+        http.post(f"/v1/jobs/{waiting}/{change}").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/cancel").raise_for_status()
     for path in (f"models/{model}", f"files/{file}", f"api_keys/{extra}"):

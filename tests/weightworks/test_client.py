@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,10 @@ def test_a_running_job_is_watched_live_and_cancelled(client: Client, images: Fil
     with pytest.raises(Conflict):
         client.jobs.cancel(job.id)
     assert client.jobs.retry(job.id).status == "queued"
+    assert (paused := client.jobs.pause(job.id)).status == "paused" or paused.pause_requested
+    while client.jobs.get(job.id).status != "paused":
+        time.sleep(0.05)
+    assert client.jobs.resume(job.id).status in ("queued", "running")
     client.jobs.cancel(job.id)
     assert client.jobs.wait(job.id, timeout=60).status == "cancelled"
 

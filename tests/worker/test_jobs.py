@@ -103,6 +103,38 @@ def test_a_trainer_that_does_not_hear_is_killed_and_the_job_is_cancelled(service
     assert service.storage.existing(checkpoint.key).stat().st_size == checkpoint.bytes
 
 
+def test_a_paused_job_is_resumed_and_ends_bit_for_bit_the_same(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until_training(job_id)
+    job = ask(service, store.pause_job, job_id)
+    assert job.pause_requested
+    job = service.until(lambda: job if (job := service.job(job_id)).status is Status.PAUSED else None, seconds=15)
+    assert (job.attempt, job.owner) == (0, None)
+    assert service.checkpoints(job_id)[0].step > 0
+    ask(service, store.resume_job, job_id)
+    job = service.until_ended(job_id)
+    assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 1, 2)
+    assert weights_of(service, job_id) == undisturbed
+    assert_no_gaps(service.events(job_id))
+
+
+def test_a_trainer_that_does_not_hear_is_killed_and_the_job_is_paused(service, long_spec, undisturbed: str) -> None:
+    job_id = service.submit(long_spec)
+    service.until(lambda: service.checkpoints(job_id))
+    service.trainer_of(job_id).send_signal(signal.SIGSTOP)
+    ask(service, store.pause_job, job_id)
+    job = service.until(lambda: job if (job := service.job(job_id)).status is Status.PAUSED else None, seconds=15)
+    assert job.attempt == 0
+    ask(service, store.resume_job, job_id)
+    assert service.until_ended(job_id).attempt == 1
+    assert weights_of(service, job_id) == undisturbed
+
+
+def ask(service, what, job_id: str) -> Job:
+    with service.database.write() as session:
+        return what(session, "proj-test", job_id)
+
+
 def test_a_killed_trainer_is_taken_up_again_and_ends_bit_for_bit_the_same(service, long_spec, undisturbed: str) -> None:
     job_id = service.submit(long_spec)
     service.until(lambda: service.checkpoints(job_id))

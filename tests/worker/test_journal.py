@@ -57,7 +57,7 @@ def test_events_reach_redis_at_once_and_sql_with_the_next_write(database: Databa
     journal.publish()
     assert in_redis(publisher, job_id)[-1] == (1, 2, "a\N{REPLACEMENT CHARACTER}b?")
     assert len(in_sql(database, job_id)) == 1
-    assert journal.write() is False
+    assert journal.write() is None
     journal.add(NewEvent("log", "last"))
     journal.progress = {"step": 9, "total": 9, "rate": 1.0, "at": 0.0}
     journal.close(lambda session: leases.cancel_running_job(session, journal.claim, files=[], metrics={}))
