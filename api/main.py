@@ -18,6 +18,7 @@ from api.dependencies import Server
 from api.middleware import Surroundings
 from api.reading import EventReader
 from api.routes import api_keys, artifacts, files, health, jobs, methods, models, pipelines, watching
+from api.routes import uploads as upload_routes
 from api.stopping import Stopping
 from api.sweeper import sweep_forever
 from core import queue
@@ -58,14 +59,17 @@ def create_app(config: Settings) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for module in (methods, files, jobs, watching, artifacts, models, pipelines, api_keys, health):
+    for module in (methods, files, upload_routes, jobs, watching, artifacts, models, pipelines, api_keys, health):
         app.include_router(module.router)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     problems.install(app)
     app.add_middleware(
         Surroundings,
         body_limit=config.max_request_bytes,
-        body_limits={"/v1/files": config.max_upload_bytes + uploads.OVERHEAD_BYTES},
+        body_limits={
+            "/v1/files": config.max_upload_bytes + uploads.OVERHEAD_BYTES,
+            "/v1/uploads/[^/]+/parts": config.max_part_bytes + uploads.OVERHEAD_BYTES,
+        },
     )
     _finish_schema(app)
     return app

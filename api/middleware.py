@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,13 +28,13 @@ SECURITY_HEADERS = {
 class Surroundings:
     """Pure ASGI, so that streams pass through untouched.
 
-    `body_limits`: how many bytes the bodies sent to these paths may have; all others may have `body_limit`.
+    `body_limits`: how many bytes the bodies sent to paths like these may have; all others may have `body_limit`.
     """
 
     def __init__(self, app: ASGIApp, *, body_limit: int, body_limits: Mapping[str, int]) -> None:
         self.app = app
         self._body_limit = body_limit
-        self._body_limits = body_limits
+        self._body_limits = {re.compile(pattern): limit for pattern, limit in body_limits.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, with its answer dressed."""
@@ -69,7 +70,8 @@ class Surroundings:
         if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
             await respond(InvalidRequest("the address contains a NUL character"))(scope, receive, send)
             return
-        limit = self._body_limits.get(scope["path"], self._body_limit)
+        limits = (limit for pattern, limit in self._body_limits.items() if pattern.fullmatch(scope["path"]))
+        limit = next(limits, self._body_limit)
         length = Headers(scope=scope).get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length) > limit:
             await respond(TooLarge(_too_large(limit)))(scope, receive, send)

@@ -14,8 +14,9 @@ from api.dependencies import Page
 from api.lineage import lineages_of, origins_of
 from core.jobs import store
 from core.jobs.details import COUNTED, Details, details_of
-from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, TrainedModel
+from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, TrainedModel, UploadPart
 from core.jobs.status import Status
+from core.jobs.uploads import Seen
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -44,6 +45,35 @@ def file_object(file: File) -> schemas.FileObject:
         sha256=file.sha256,
         kind=None if file.profile is None else file.profile.get("kind"),
         profile=file.profile,
+    )
+
+
+def upload_object(seen: Seen, *, max_part_bytes: int) -> schemas.UploadObject:
+    """An upload in parts."""
+    upload = seen.upload
+    return schemas.UploadObject(
+        id=upload.id,
+        bytes=upload.bytes,
+        created_at=upload.created_at,
+        expires_at=upload.expires_at,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        mime_type=upload.mime_type,
+        status=seen.status,
+        file=None if seen.file is None else file_object(seen.file),
+        max_part_bytes=max_part_bytes,
+    )
+
+
+def part_object(part: UploadPart) -> schemas.PartObject:
+    """A part of an upload."""
+    return schemas.PartObject(
+        id=part.id,
+        created_at=part.created_at,
+        upload_id=part.upload_id,
+        bytes=part.bytes,
+        sha256=part.sha256,
+        md5=part.md5,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.jobs.status import Role, Status
+from core.jobs.status import Role, Status, UploadStatus
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -76,6 +76,34 @@ class FileObject(Answer):
         "transcribed_speech, conversations, preferences; null: a model."
     )
     profile: dict[str, Any] | None = Field(description="What was found inside.")
+
+
+class UploadObject(Answer):
+    """A file that comes in parts."""
+
+    id: str
+    object: Literal["upload"] = "upload"
+    bytes: int = Field(description="How many all parts are to have together.")
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    mime_type: str
+    status: UploadStatus
+    file: FileObject | None = Field(description="What it became; null until it is complete, and once that is deleted.")
+    max_part_bytes: int = Field(description="The largest part that is taken.")
+
+
+class PartObject(Answer):
+    """A part of an upload that has arrived whole."""
+
+    id: str
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int
+    upload_id: str
+    bytes: int
+    sha256: str
+    md5: str
 
 
 class ProgressObject(Answer):

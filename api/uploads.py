@@ -16,18 +16,29 @@ from core.errors import InvalidRequest, TooLarge
 
 FIELD_BYTES = 64 * 1024
 OVERHEAD_BYTES = 2 * FIELD_BYTES  # what a body may have beside the file
-FIELDS = {"purpose"}
 FLUSH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a body is to hold: one file, in the field `file`, and other fields beside it."""
+
+    file: str
+    fields: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ("sha256",)
+
+    def __str__(self) -> str:
+        return ", ".join(f"`{name}`" for name in (self.file, *self.fields))
 
 
 @dataclass
 class Received:
-    """What a body held: its fields as text, and the file's name, size and hash."""
+    """What a body held: its fields as text, and the file's name, size and hashes."""
 
     fields: dict[str, str]
     filename: str
     bytes: int
-    sha256: str
+    hashes: dict[str, str]
 
 
 class _Part:
@@ -42,17 +53,17 @@ class _Part:
 
 
 class Receiver:
-    """Feeds a multipart body's `file` into an open file and its other fields into `fields`."""
+    """Feeds a multipart body's file into an open file and its other fields into `fields`."""
 
-    def __init__(self, content_type: str, target: BinaryIO, *, limit: int) -> None:
+    def __init__(self, content_type: str, target: BinaryIO, *, form: Form, limit: int) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or b"boundary" not in options:
-            raise InvalidRequest("send the file as multipart/form-data, with the fields `file` and `purpose`")
-        self.target, self.limit = target, limit
+            raise InvalidRequest(f"send the file as multipart/form-data; what is read there: {form}")
+        self.target, self.form, self.limit = target, form, limit
         self.fields: dict[str, bytes] = {}
         self.filename: str | None = None
         self.size = 0
-        self._hash = hashlib.sha256()
+        self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in form.hashes}
         self._part = _Part()
         self._is_complete = False
         callbacks: Any = {
@@ -81,14 +92,15 @@ class Receiver:
         if not self._is_complete:
             raise InvalidRequest("the body ends in the middle of the upload; send it again")
         if self.filename is None:
-            raise InvalidRequest("the body has no field `file` with a filename", param="file")
+            raise InvalidRequest(f"the body has no field `{self.form.file}` with a filename", param=self.form.file)
         if self.size == 0:
-            raise InvalidRequest("the file is empty (0 bytes)", param="file", code="empty_file")
+            raise InvalidRequest("the file is empty (0 bytes)", param=self.form.file, code="empty_file")
         try:
             fields = {name: value.decode() for name, value in self.fields.items()}
         except UnicodeDecodeError:
             raise InvalidRequest("the fields beside the file must be UTF-8") from None
-        return Received(fields, self.filename, self.size, self._hash.hexdigest())
+        hashes = {name: found.hexdigest() for name, found in self._hashes.items()}
+        return Received(fields, self.filename, self.size, hashes)
 
     def _begin(self) -> None:
         self._part = _Part()
@@ -108,13 +120,13 @@ class Receiver:
         _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
         self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
         if b"filename" not in options:
-            if self._part.name not in FIELDS or self._part.name in self.fields:
+            if self._part.name not in self.form.fields or self._part.name in self.fields:
                 name = self._part.name[:64]
-                raise InvalidRequest(f"send `file` and `purpose`, each once; '{name}' is not expected", param=name)
+                raise InvalidRequest(f"send {self.form}, each at most once; '{name}' is not expected", param=name)
             self.fields[self._part.name] = b""
             return
-        if self._part.name != "file" or self.filename is not None:
-            raise InvalidRequest("send exactly one file, in the field `file`", param="file")
+        if self._part.name != self.form.file or self.filename is not None:
+            raise InvalidRequest(f"send exactly one file, in the field `{self.form.file}`", param=self.form.file)
         self._part.filename = self.filename = safe_name(options[b"filename"].decode("utf-8", "replace"))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -125,9 +137,10 @@ class Receiver:
             return
         self.size += end - start
         if self.size > self.limit:
-            raise TooLarge(f"the file is over the limit of {self.limit:,} bytes", param="file")
+            raise TooLarge(f"the file is over the limit of {self.limit:,} bytes", param=self.form.file)
         content = memoryview(data)[start:end]
-        self._hash.update(content)
+        for found in self._hashes.values():
+            found.update(content)
         self.target.write(content)
 
     def _end(self) -> None:
@@ -141,9 +154,9 @@ def safe_name(name: str) -> str:
     return shown[:200] or "upload"
 
 
-async def receive(request: Request, target: BinaryIO, *, limit: int) -> Received:
+async def receive(request: Request, target: BinaryIO, *, form: Form, limit: int) -> Received:
     """Read the whole body into `target`; raises InvalidRequest or TooLarge, and then nothing is to be kept."""
-    receiver = Receiver(request.headers.get("content-type", ""), target, limit=limit)
+    receiver = Receiver(request.headers.get("content-type", ""), target, form=form, limit=limit)
     pending: list[bytes] = []
     size = 0
     async for chunk in request.stream():

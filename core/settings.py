@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(10.0, gt=0, description="Grace between telling a trainer to stop and killing it.")
     max_attempts: int = Field(3, ge=1, description="Attempts at a job whose worker or trainer dies.")
     max_upload_bytes: int = Field(64 * 2**30, gt=0, description="Largest file that may be uploaded.")
+    max_part_bytes: int = Field(64 * 2**20, gt=0, description="Largest part of an upload in parts.")
+    upload_expiry_seconds: float = Field(86400.0, gt=0, description="How long an upload in parts may take.")
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
     preview_seconds: float = Field(60.0, gt=0, description="Longest that a preview may measure a job's first steps.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -50,21 +50,15 @@ class Storage:
 
     def keep(self, source: Path, key: str) -> None:
         """Move a file of the same disk under a key; content that is already there is left as it is."""
-        target = self.path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
         with source.open("rb") as file:
             os.fsync(file.fileno())
-        source.replace(target)
+        _with_folder(self.path(key), source.replace)
 
     def link(self, source: Path, key: str) -> None:
         """Put a file under a key without taking it away: a hard link, or a copy from another disk."""
         target = self.path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{secrets.token_hex(12)}")
-        try:
-            os.link(source, partial)
-        except OSError:
-            shutil.copyfile(source, partial)
+        _with_folder(partial, lambda path: _link_or_copy(source, path))
         partial.replace(target)
 
     def delete(self, key: str) -> None:
@@ -84,9 +78,33 @@ class Storage:
             file.write(b"\0")
 
 
+def _with_folder(target: Path, put: Callable[[Path], object]) -> None:
+    """Put something at `target`, making its folder; once more if an empty one was being removed meanwhile."""
+    for is_last in (False, True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            put(target)
+            return
+        except FileNotFoundError:
+            if is_last or target.parent.exists():
+                raise
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def file_key(sha256: str) -> str:
     """Where a data set lies: by content, so that the same content is stored once."""
     return f"files/{sha256[:2]}/{sha256}"
+
+
+def part_key(part_id: str) -> str:
+    """Where a part of an upload lies until the upload is complete."""
+    return f"parts/{part_id}"
 
 
 def artifact_key(job_id: str, fence: int, path: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +11,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from api.contents import forget, kept
+from api import intake
+from api.contents import forget
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.downloads import Download, documented, send
 from api.presenting import file_object, page_of
 from api.schemas import Deleted, FileObject, ListOf
-from api.uploads import Received, receive
-from core.data.model_archive import inspect_model_archive
-from core.data.profile import inspect
+from api.uploads import Form, Received, receive
 from core.errors import InvalidRequest
 from core.jobs import files
 from core.jobs.files import BASE_MODEL
@@ -25,6 +26,7 @@ from core.storage import file_key
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
+FILE = Form("file", ("purpose", "expires_after[anchor]", "expires_after[seconds]"))
 BODY = {
     "type": "object",
     "required": ["file"],
@@ -35,6 +37,13 @@ BODY = {
             "default": "dataset",
             "maxLength": 64,
             "description": f"`dataset`, or `{BASE_MODEL}` for a zip or tar of a Hugging Face folder with safetensors.",
+        },
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"], "description": "From when seconds count."},
+        "expires_after[seconds]": {
+            "type": "integer",
+            "minimum": intake.KEEP_SECONDS[0],
+            "maximum": intake.KEEP_SECONDS[-1],
+            "description": "After how long the file is forgotten by itself.",
         },
     },
 }
@@ -49,30 +58,32 @@ async def upload_file(request: Request, caller: Writer, server: ServerDep) -> Fi
     What is wrong inside is told by line or member, and nothing is kept then.
     """
     with server.storage.incoming_file() as (path, target):
-        received = await receive(request, target, limit=server.settings.max_upload_bytes)
+        received = await receive(request, target, form=FILE, limit=server.settings.max_upload_bytes)
         return await run_in_threadpool(_keep, server, caller, path, received)
 
 
 def _keep(server: Server, caller: Caller, path: Path, received: Received) -> FileObject:
-    purpose = received.fields.get("purpose") or "dataset"
-    if len(purpose) > 64 or not purpose.isprintable():
-        raise InvalidRequest("purpose is a short word: dataset, or base-model", param="purpose")
-    profile = None
-    if purpose == BASE_MODEL:
-        inspect_model_archive(path, max_unpacked_bytes=server.settings.max_unpacked_bytes)
-    else:
-        profile = inspect(path, max_unpacked_bytes=server.settings.max_unpacked_bytes).as_dict()
-    with kept(server, path, received.sha256), server.database.write() as session:
-        file = files.add_file(
-            session,
-            caller.project_id,
-            filename=received.filename,
-            purpose=purpose,
-            size=received.bytes,
-            sha256=received.sha256,
-            profile=profile,
-        )
-    return file_object(file)
+    whole = intake.Whole(
+        filename=received.filename,
+        purpose=intake.check_purpose(received.fields.get("purpose") or "dataset"),
+        bytes=received.bytes,
+        sha256=received.hashes["sha256"],
+        keep_seconds=_keep_seconds(received.fields),
+    )
+    return file_object(intake.take_in(server, caller.project_id, path, whole))
+
+
+def _keep_seconds(fields: Mapping[str, str]) -> int | None:
+    """How long the file is to be kept, if the form says so."""
+    anchor, seconds = fields.get("expires_after[anchor]", ""), fields.get("expires_after[seconds]", "")
+    if not anchor and not seconds:
+        return None
+    if anchor != "created_at":
+        raise InvalidRequest("a file's seconds count from created_at: give that", param="expires_after[anchor]")
+    if not re.fullmatch("[0-9]{1,9}", seconds) or int(seconds) not in intake.KEEP_SECONDS:
+        first, last = intake.KEEP_SECONDS[0], intake.KEEP_SECONDS[-1]
+        raise InvalidRequest(f"give whole seconds from {first:,} to {last:,}", param="expires_after[seconds]")
+    return int(seconds)
 
 
 @router.get("")

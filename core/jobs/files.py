@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from sqlalchemy import String, cast, exists, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.jobs.database import database_now
 from core.jobs.inputs import get_file
 from core.jobs.models import File, Job, new_id
 from core.jobs.status import TERMINAL
@@ -27,8 +27,10 @@ def add_file(
     size: int,
     sha256: str,
     profile: Mapping[str, Any] | None,
+    keep_seconds: int | None = None,
 ) -> File:
-    """Write the row of a file whose content is in storage."""
+    """Write the row of a file whose content is in storage; `keep_seconds`: until it expires, None: it does not."""
+    created_at = int(session.scalar(select(database_now())) or 0)
     file = File(
         id=new_id("file"),
         project_id=project_id,
@@ -37,7 +39,8 @@ def add_file(
         bytes=size,
         sha256=sha256,
         profile=None if profile is None else dict(profile),
-        created_at=int(time.time()),
+        created_at=created_at,
+        expires_at=None if keep_seconds is None else created_at + keep_seconds,
     )
     session.add(file)
     session.flush()

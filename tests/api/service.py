@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 ADMIN_KEY = "ww-the-admin-key-of-these-tests"
 PATIENCE = 60.0
 MAX_UPLOAD_BYTES = 64 * 2**20
+MAX_PART_BYTES = 2**20
 MAX_REQUEST_BYTES = 2**18
 SWEEP_SECONDS = 0.3
 
@@ -71,6 +72,7 @@ def environment(folder: Path, redis_url: str) -> dict[str, str]:
         "WEIGHTWORKS_ADMIN_KEY": ADMIN_KEY,
         "WEIGHTWORKS_SWEEP_SECONDS": str(SWEEP_SECONDS),
         "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
+        "WEIGHTWORKS_MAX_PART_BYTES": str(MAX_PART_BYTES),
         "WEIGHTWORKS_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES),
     }
 

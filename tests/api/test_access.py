@@ -28,8 +28,10 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
     show(worker, "words", 1, b"one")
     model = worker.succeed()
     pipeline = http.post("/v1/pipelines", json={"jobs": {"a": {"method": "pca", "dataset": file}}}).json()["id"]
+    upload_id = http.post("/v1/uploads", json={"filename": "a", "bytes": 1}).json()["id"]
     return {
         "file_id": file,
+        "upload_id": upload_id,
         "job_id": job,
         "model_id": model,
         "pipeline_id": pipeline,

@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 import httpx
 from jsonschema import Draft202012Validator
 
-from tests.api.service import Service, submit, upload, work
+from tests.api.service import Service, submit, table, upload, work
 from tests.api.test_samples import show
+from tests.api.test_uploads import announce, complete, send
 
 
 def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Service) -> None:
@@ -24,11 +25,15 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
     sample = http.get(f"/v1/jobs/{job}/samples").json()["data"][0]["id"]
     pipeline = http.post("/v1/pipelines", json={"jobs": {"a": {"method": "pca", "dataset": file}}}).json()
     waiting = pipeline["jobs"]["a"]["id"]
+    one, other = announce(http, table()), announce(http, table())
+    complete(http, one, send(http, one, table())).raise_for_status()
+    http.post(f"/v1/uploads/{other}/cancel").raise_for_status()
     extra = http.post("/v1/api_keys", json={"name": "extra"}).json()["id"]
     for path in (
         *("methods", "methods/pca", "methods/pca/example_dataset", "files", "jobs", "models", "pipelines", "api_keys"),
         *(f"files/{file}", f"files/{file}/content", f"models/{model}", f"pipelines/{pipeline['id']}", f"jobs/{job}"),
         *(f"jobs/{job}/{part}" for part in ("events", "metrics", "logs", "checkpoints", "artifacts", "weights")),
+        *("uploads", f"uploads/{one}", f"uploads/{one}/parts"),
         *(f"jobs/{job}/samples", f"jobs/{job}/samples/{sample}"),
         *(f"jobs/{job}/archive", f"jobs/{job}/artifacts/model.safetensors", f"jobs/{job}/checkpoints/{checkpoint}"),
     ):
@@ -84,7 +89,12 @@ def test_the_document_is_sound(service: Service) -> None:
             assert call["summary"]
             assert call["description"]
     upload_body = document["paths"]["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(upload_body["properties"]) == {"file", "purpose"}
+    assert set(upload_body["properties"]) == {
+        "file",
+        "purpose",
+        "expires_after[anchor]",
+        "expires_after[seconds]",
+    }
 
 
 class References(HTMLParser):
