@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
@@ -24,10 +25,12 @@ from core.jobs.leases import (
     release_job,
     succeed_job,
 )
+from core.jobs.models import Artifact
 from core.jobs.status import Status
 from core.jobs.store import list_artifacts
 from core.queue import wake
 from core.storage import Storage, artifact_key
+from worker.journal import AWAY
 from worker.supervisor import Supervisor
 from worker.trainers import UNSUPERVISED
 
@@ -108,15 +111,29 @@ def _publish(supervisor: Supervisor, ending: Mapping[str, Any], *, storage: Stor
             supervisor.beat()
         superseded, dependents = _close(supervisor, partial(_end, supervisor, ending, files))
     except LeaseLost:
-        _forget(storage, [file.key for file in files])
+        _forget(storage, _unpublished(supervisor, files))
         raise
     except OSError as error:
-        _forget(storage, [file.key for file in files])
+        _forget(storage, _unpublished(supervisor, files))
         _fail(supervisor, WeightworksError(f"the artifacts could not be stored: {error}"), is_retryable=True)
         return
     _forget(storage, superseded)
     for device in dependents:
         wake(device)
+
+
+def _unpublished(supervisor: Supervisor, files: Sequence[Published]) -> list[str]:
+    """The keys that no row points to, as far as can be told now.
+
+    A commit whose answer was lost has published them, and what is written after it finds the job over: LeaseLost.
+    """
+    keys = [file.key for file in files]
+    try:
+        with supervisor.journal.read() as session:
+            published = set(session.scalars(select(Artifact.key).where(Artifact.key.in_(keys))))
+    except AWAY:
+        return []
+    return [key for key in keys if key not in published]
 
 
 def _end(
