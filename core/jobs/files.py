@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict
 from core.jobs.database import database_now
+from core.jobs.expiry import is_there
 from core.jobs.inputs import get_file
 from core.jobs.models import File, Job, new_id
 from core.jobs.status import TERMINAL
@@ -58,7 +59,7 @@ def list_files(
 ) -> list[File]:
     """The project's files by (created_at, id), after the one named; raises NotFound for an unknown cursor."""
     cursor = get_file(session, project_id, after, param="after") if after else None
-    query = select(File).where(File.project_id == project_id)
+    query = select(File).where(File.project_id == project_id, is_there())
     if purpose is not None:
         query = query.where(File.purpose == purpose)
     return list(session.scalars(page(query, File, cursor=cursor, limit=limit, order=order)))

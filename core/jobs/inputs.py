@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
+from core.jobs.expiry import is_there
 from core.jobs.models import File, TrainedModel
 from core.jobs.store import list_artifacts, needs_of
 from core.spec import MethodSpec, files_of, models_of
@@ -35,11 +36,15 @@ class ModelInput:
 
 
 def get_file(session: Session, project_id: str, file_id: str, *, param: str | None = "file_id") -> File:
-    """The project's file; raises NotFound."""
+    """The project's file; raises NotFound, also for one that has expired."""
     file = session.get(File, file_id)
-    if file is None or file.project_id != project_id:
+    if file is None or file.project_id != project_id or not _is_there(session, file):
         raise NotFound(f"there is no file '{file_id}'", param=param)
     return file
+
+
+def _is_there(session: Session, file: File) -> bool:
+    return file.expires_at is None or bool(session.scalar(select(exists().where(File.id == file.id, is_there()))))
 
 
 def get_model(session: Session, project_id: str, model_id: str, *, param: str | None = "model_id") -> TrainedModel:
@@ -56,12 +61,12 @@ def model_of_job(session: Session, job_id: str) -> TrainedModel | None:
 
 
 def rows_of(session: Session, project_id: str, ids: Iterable[str]) -> dict[str, File | TrainedModel]:
-    """The project's files and models among these ids; what was deleted is missing."""
+    """The project's files and models among these ids; what was deleted, or has expired, is missing."""
     wanted = set(ids)
     files = [one for one in wanted if one.startswith("file-")]
     found: list[File | TrainedModel] = []
     if files:
-        found += session.scalars(select(File).where(File.id.in_(files), File.project_id == project_id))
+        found += session.scalars(select(File).where(File.id.in_(files), File.project_id == project_id, is_there()))
     if models := wanted.difference(files):
         mine = TrainedModel.project_id == project_id
         found += session.scalars(select(TrainedModel).where(TrainedModel.id.in_(models), mine))

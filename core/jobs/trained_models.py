@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
+from core.jobs.expiry import is_there
 from core.jobs.files import BASE_MODEL, refuse_while_needed
 from core.jobs.inputs import get_file, get_model
 from core.jobs.models import Dependency, File, Job, TrainedModel
@@ -35,7 +36,7 @@ def list_models(
     found: list[TrainedModel | File] = []
     for table, query in (
         (TrainedModel, select(TrainedModel).where(TrainedModel.project_id == project_id)),
-        (File, select(File).where(File.project_id == project_id, File.purpose == BASE_MODEL)),
+        (File, select(File).where(File.project_id == project_id, File.purpose == BASE_MODEL, is_there())),
     ):
         found += session.scalars(page(query, table, cursor=cursor, limit=limit, order=order))
     found.sort(key=lambda model: (model.created_at, model.id), reverse=order == "desc")

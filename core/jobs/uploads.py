@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.database import database_now
+from core.jobs.expiry import is_there
 from core.jobs.models import File, Upload, UploadPart, new_id
 from core.jobs.status import UploadStatus
 from core.jobs.store import Order, page
@@ -101,7 +102,7 @@ def see(session: Session, uploads: Sequence[Upload]) -> list[Seen]:
     """The uploads as they are at this moment."""
     now = _now(session)
     ids = [upload.file_id for upload in uploads if upload.file_id]
-    files = {file.id: file for file in session.scalars(select(File).where(File.id.in_(ids)))} if ids else {}
+    files = {file.id: file for file in session.scalars(select(File).where(File.id.in_(ids), is_there()))} if ids else {}
     return [Seen(upload, _status(upload, now), files.get(upload.file_id or "")) for upload in uploads]
 
 

@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from sqlalchemy import update
 
+from core.jobs.models import File
 from core.storage import file_key
 from tests.api.service import MAX_UPLOAD_BYTES, Service, new_project, submit, table, upload, wait_for, work
 
@@ -303,4 +305,60 @@ def test_a_base_model_with_anything_but_safetensors_is_refused(http: httpx.Clien
     content = model_archive(**changes)
     answer = http.post("/v1/files", files={"file": ("m.zip", content)}, data={"purpose": "base-model"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_data")
+    assert http.get("/v1/files").json()["data"] == []
+
+
+EXPIRY = {"expires_after[anchor]": "created_at"}
+
+
+def test_a_file_expires_unless_an_unfinished_job_needs_it(http: httpx.Client, service: Service) -> None:
+    told = {**EXPIRY, "expires_after[seconds]": "3600", "purpose": "dataset"}
+    ids = []
+    for seed in (1, 2):
+        file = http.post("/v1/files", files={"file": ("t.csv", table(seed=seed))}, data=told).json()
+        assert file["expires_at"] == file["created_at"] + 3600
+        ids.append(file["id"])
+    gone, needed = ids
+    upload(http, model_archive(), purpose="base-model")
+    job = submit(http, needed)
+    with service.database.write() as session:
+        session.execute(update(File).where(File.id.in_(ids)).values(expires_at=1))
+    for path in (f"files/{gone}", f"files/{gone}/content"):
+        assert http.get(f"/v1/{path}").status_code == 404
+    assert http.delete(f"/v1/files/{gone}").status_code == 404
+    assert http.post("/v1/jobs", json={"method": "pca", "dataset": gone}).status_code == 404
+    assert gone not in [file["id"] for file in http.get("/v1/files").json()["data"]]
+    assert http.get(f"/v1/files/{needed}/content").content == table(seed=2)
+    assert needed in [file["id"] for file in http.get("/v1/files").json()["data"]]
+    http.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
+    assert http.get(f"/v1/files/{needed}").status_code == 404
+    assert http.get(f"/v1/jobs/{job['id']}").json()["lineage"]["dataset"] == {
+        "file": needed,
+        **dict.fromkeys(("filename", "sha256", "model", "job")),
+    }
+
+
+def test_an_expired_base_model_is_gone_from_the_models(http: httpx.Client, service: Service) -> None:
+    file = upload(http, model_archive(), purpose="base-model")["id"]
+    with service.database.write() as session:
+        session.execute(update(File).where(File.id == file).values(expires_at=1))
+    assert http.get("/v1/models").json()["data"] == []
+    assert http.get(f"/v1/models/{file}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"expires_after[seconds]": "3600"}, "expires_after[anchor]"),
+        ({"expires_after[seconds]": "3600", "expires_after[anchor]": "now"}, "expires_after[anchor]"),
+        (EXPIRY, "expires_after[seconds]"),
+        *[
+            ({**EXPIRY, "expires_after[seconds]": seconds}, "expires_after[seconds]")
+            for seconds in ("3599", "2592001", "36e2", "-3600", "\u0663\u0666\u0660\u0660", "9" * 5000)
+        ],
+    ],
+)
+def test_an_expiry_that_cannot_be_is_refused(http: httpx.Client, fields: dict[str, str], param: str) -> None:
+    answer = http.post("/v1/files", files={"file": ("t.csv", table())}, data=fields)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert http.get("/v1/files").json()["data"] == []

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from core.errors import Conflict, NotFound
-from core.jobs import files, keys, leases, store, trained_models
+from core.jobs import files, inputs, keys, leases, store, trained_models
 from core.jobs.database import Database
 from core.jobs.details import details_of, waiting_devices
 from core.jobs.events import NewEvent, as_row, each_data, list_events
@@ -149,3 +149,27 @@ def test_the_admin_key_is_made_once_by_however_many_processes(database: Database
         key, project = keys.find_key(session, "ww-admin")
         assert (key.role, project.name) == (Role.ADMIN, keys.DEFAULT_PROJECT)
         assert len(session.scalars(select(ApiKey)).all()) == 1
+
+
+def test_an_expired_file_is_gone_unless_a_job_that_has_not_ended_needs_it(database: Database) -> None:
+    gone, needed, kept = (add_file(database, keep_seconds=seconds) for seconds in (-1, -1, 60))
+    add_file(database, purpose=files.BASE_MODEL, keep_seconds=-1)
+    job_id = submit(database, needed.id)
+
+    def listed() -> set[str]:
+        with database.read() as session:
+            assert trained_models.list_models(session, PROJECT) == []
+            return {file.id for file in files.list_files(session, PROJECT)}
+
+    assert listed() == {needed.id, kept.id}
+    with pytest.raises(NotFound), database.write() as session:
+        files.lock_file(session, PROJECT, gone.id, param="dataset")
+    with database.read() as session:
+        found = inputs.resolve_references(
+            session, project_id=PROJECT, job_id=job_id, files={"dataset": needed.id}, models={}
+        )
+        assert found["dataset"].file_id == needed.id
+        assert inputs.rows_of(session, PROJECT, [gone.id, needed.id]).keys() == {needed.id}
+    with database.write() as session:
+        store.cancel_job(session, PROJECT, job_id)
+    assert listed() == {kept.id}
