@@ -4,36 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Collection
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
 from core.jobs.details import waiting_devices
-from core.jobs.leases import sweep_expired
+from core.jobs.leases import Suspect, suspect_leases, sweep_expired
 
 MOST_WAKES = 16  # a worker that was woken looks on until nothing is left
+RENEWALS_MISSED = 3  # between two looks that see the same lease ended
 
 log = logging.getLogger("weightworks.sweeper")
 
 
+class Looks:
+    """What a sweeper remembers of leases that look lost, so that a clock that jumps harms no living worker.
+
+    The database's clock says that a lease has ended, but only this process's monotonic clock that its worker has let
+    `apart` seconds pass without renewing it.
+    """
+
+    def __init__(self, *, apart: float) -> None:
+        self._apart = apart
+        self._first_seen: dict[Suspect, float] = {}
+
+    def forget(self) -> None:
+        """After a look that failed: no worker may have been able to renew either."""
+        self._first_seen = {}
+
+    def confirm(self, seen: Collection[Suspect], *, at: float) -> list[Suspect]:
+        """Of what is seen at this moment, what was seen the same, at every look, for long enough."""
+        self._first_seen = {one: self._first_seen.get(one, at) for one in seen}
+        return [one for one, first in self._first_seen.items() if at - first > self._apart]
+
+
 async def sweep_forever(server: Server) -> None:
     """Until cancelled. Sweeping is idempotent: any number of processes may do it."""
+    looks = Looks(apart=RENEWALS_MISSED * server.settings.renew_seconds)
     while True:
         await asyncio.sleep(server.settings.sweep_seconds)
         try:
-            await run_in_threadpool(sweep_once, server)
+            await run_in_threadpool(sweep_once, server, looks)
         except SQLAlchemyError as error:
+            looks.forget()
             log.warning("the sweeper could not reach the database: %s", str(error).partition("\n")[0])
         except Exception:  # whatever it is, the next sweep must come
             log.exception("the sweeper failed")
 
 
-def sweep_once(server: Server) -> None:
-    """Take back expired leases, then wake a worker for each job that has waited for long."""
-    with server.database.write() as session:
-        sweep_expired(session)
-    server.announce(session)
+def sweep_once(server: Server, looks: Looks) -> None:
+    """Take back lost leases, then wake a worker for each job that has waited for long, or whose pause is over."""
+    with server.database.read() as session:
+        seen = suspect_leases(session, lease_seconds=server.settings.lease_seconds)
+    if lost := looks.confirm(seen, at=time.monotonic()):
+        with server.database.write() as session:
+            sweep_expired(session, lost)
+        server.announce(session)
     with server.database.read() as session:
         devices = waiting_devices(session, older_than=server.settings.sweep_seconds, limit=MOST_WAKES)
     server.announce(session, wake=devices)

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(5.0, gt=0, description="How often each API process looks for lost jobs.")
     stop_seconds: float = Field(10.0, gt=0, description="Grace between telling a trainer to stop and killing it.")
     max_attempts: int = Field(3, ge=1, description="Attempts at a job whose worker or trainer dies.")
+    retry_seconds: float = Field(
+        2.0, ge=0, description="Pause after the first failed attempt; it doubles with each, up to a minute."
+    )
     max_upload_bytes: int = Field(64 * 2**30, gt=0, description="Largest file that may be uploaded.")
     max_part_bytes: int = Field(64 * 2**20, gt=0, description="Largest part of an upload in parts.")
     upload_expiry_seconds: float = Field(86400.0, gt=0, description="How long an upload in parts may take.")

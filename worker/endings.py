@@ -97,7 +97,8 @@ def how_it_ended(status: int) -> str:
 
 
 def _fail(supervisor: Supervisor, error: WeightworksError, *, is_retryable: bool) -> None:
-    status = _close(supervisor, lambda session: fail_job(session, supervisor.claim, error, is_retryable=is_retryable))
+    fail = partial(fail_job, is_retryable=is_retryable, retry_seconds=supervisor.retry_seconds)
+    status = _close(supervisor, lambda session: fail(session, supervisor.claim, error))
     log.info("job %s: the attempt failed, the job is %s: %s", supervisor.claim.job_id, status, error.message)
 
 

@@ -10,6 +10,7 @@ import shutil
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from core.errors import WeightworksError
@@ -110,8 +111,9 @@ class Worker:
         except Exception as error:
             log.exception("job %s: the attempt went wrong", claim.job_id)
             reason = WeightworksError(f"the worker failed: {first_line(error)}", code="worker_failed")
+            fail = partial(fail_job, is_retryable=True, retry_seconds=self._settings.retry_seconds)
             with contextlib.suppress(LeaseLost, *AWAY):
-                journal.close(lambda session: fail_job(session, claim, reason, is_retryable=True))
+                journal.close(lambda session: fail(session, claim, reason))
         finally:
             self._remove_folders(claim)
 

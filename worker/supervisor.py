@@ -55,6 +55,7 @@ class Supervisor:
         self.trainer = trainer
         self.journal = journal
         self.claim = journal.claim
+        self.retry_seconds = settings.retry_seconds
         self.lineage: dict[str, Any] = {"job": journal.claim.job_id}
         self.ending: dict[str, Any] | None = None  # the trainer's last message: finished, interrupted, or failed
         self.is_told_to_leave = False  # and what becomes of the job then, its row says

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import exists, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
 
+from core.jobs.claimable import is_claimable
 from core.jobs.database import database_now
 from core.jobs.models import Attempt, Dependency, Job, TrainedModel
 from core.jobs.status import Status
@@ -83,19 +83,14 @@ def _queue_places(session: Session, project_id: str, job_ids: Sequence[str]) -> 
 def waiting_devices(session: Session, *, older_than: float, limit: int) -> list[str]:
     """The devices of jobs that could have been claimed for so many seconds: their wake-ups may be lost.
 
+    And of those whose pause after a failed attempt is over: nobody was woken for them.
     `limit`: how many jobs of each device.
     """
     rank = func.row_number().over(partition_by=Job.device).label("rank")
-    query = select(Job.device, rank).where(Job.status == Status.QUEUED, Job.claimable_at < database_now() - older_than)
-    ranked = query.where(~_lacks_weights()).subquery()
+    is_due = or_(Job.attempt > 0, Job.claimable_at < database_now() - older_than, Job.claimable_at > database_now())
+    ranked = select(Job.device, rank).where(is_claimable(), is_due).subquery()
     return list(session.scalars(select(ranked.c.device).where(ranked.c.rank <= limit)))
 
 
-def _lacks_weights() -> Any:
-    needed = aliased(Job)
-    unfulfilled = select(Dependency.job_id).join(needed, Dependency.needs_id == needed.id)
-    return exists(unfulfilled.where(Dependency.job_id == Job.id, needed.status != Status.SUCCEEDED))
-
-
 _ORDER = (Job.priority.desc(), Job.created_at, Job.id)
-_FRONT = select(Job.id).where(Job.status == Status.QUEUED, ~_lacks_weights()).order_by(*_ORDER).limit(COUNTED)
+_FRONT = select(Job.id).where(is_claimable()).order_by(*_ORDER).limit(COUNTED)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, case, exists, select, update
+from sqlalchemy import CursorResult, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
+from core.jobs.claimable import is_claimable, retry_pause
 from core.jobs.database import database_now
 from core.jobs.events import NewEvent, add_event
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, TrainedModel, new_id
@@ -47,6 +48,15 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """A lease that its worker seems to have lost, as it was seen."""
+
+    job_id: str
+    fence: int
+    lease_expires_at: float
+
+
+@dataclass(frozen=True)
 class Swept:
     """What a sweep did."""
 
@@ -56,15 +66,9 @@ class Swept:
 
 def claim_job(session: Session, *, owner: str, devices: Sequence[str], lease_seconds: float) -> Claim | None:
     """Take the first claimable job: by priority, then age, its needs fulfilled, its device among `devices`."""
-    needed = aliased(Job)
-    unfulfilled = (
-        select(Dependency.job_id)
-        .join(needed, Dependency.needs_id == needed.id)
-        .where(Dependency.job_id == Job.id, needed.status != Status.SUCCEEDED)
-    )
     first = (
         select(Job.id)
-        .where(Job.status == Status.QUEUED, Job.device.in_(devices), ~exists(unfulfilled))
+        .where(is_claimable(), Job.device.in_(devices))
         .order_by(Job.priority.desc(), Job.created_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Job)
@@ -197,11 +201,14 @@ def cancel_running_job(
     fail_dependents(session, job)
 
 
-def fail_job(session: Session, claim: Claim, error: WeightworksError, *, is_retryable: bool) -> Status:
+def fail_job(
+    session: Session, claim: Claim, error: WeightworksError, *, is_retryable: bool, retry_seconds: float = 0.0
+) -> Status:
     """End a failed attempt, and answer what became of the job. Raises LeaseLost.
 
-    Where another attempt may help, the job is queued again while attempts are left; if a pause was asked for, it is
-    paused. If a cancel was asked for, it is cancelled, whatever the error.
+    Where another attempt may help, the job is queued again while attempts are left, and claimable after a pause that
+    doubles with each; if a pause was asked for, it is paused. If a cancel was asked for, it is cancelled, whatever the
+    error.
     """
     job = _locked(session, claim)
     job.attempt = claim.attempt
@@ -211,7 +218,9 @@ def fail_job(session: Session, claim: Claim, error: WeightworksError, *, is_retr
         _pause(session, job, attempt=claim.attempt, outcome="failed", why=f"Attempt {job.attempt} failed")
     elif is_retryable and job.attempt < job.max_attempts:
         _requeue(session, job, outcome="failed")
-        message = f"Attempt {job.attempt} failed: {error.message}. The job waits for the next one."
+        seconds = retry_pause(retry_seconds, job.attempt)
+        job.claimable_at += seconds
+        message = f"Attempt {job.attempt} failed: {error.message}. The next one can start in {seconds:g} seconds."
         add_event(session, job.id, fence=job.fence, event=_status_event(job, message, "warn"))
     else:
         _fail(session, job, error)
@@ -250,11 +259,29 @@ def devices_waiting_for(session: Session, job_id: str) -> list[str]:
     return list(session.scalars(select(Job.device).where(Job.id.in_(dependents), Job.status == Status.QUEUED)))
 
 
-def sweep_expired(session: Session) -> Swept:
-    """Take back every job whose lease ended: queue it again, or fail it once its attempts are used up."""
-    expired = select(Job).where(Job.status == Status.RUNNING, Job.lease_expires_at < database_now())
+def suspect_leases(session: Session, *, lease_seconds: float) -> list[Suspect]:
+    """Leases that have ended by the database's clock, or that end later than any renewal can have said.
+
+    Neither proves a worker lost: the clock may have jumped, forward or back. What a living worker renews changes.
+    """
+    now = database_now()
+    is_odd = or_(Job.lease_expires_at < now, Job.lease_expires_at > now + lease_seconds + 1)
+    query = select(Job.id, Job.fence, Job.lease_expires_at).where(Job.status == Status.RUNNING, is_odd)
+    return [Suspect(job_id, fence, ends_at or 0.0) for job_id, fence, ends_at in session.execute(query)]
+
+
+def sweep_expired(session: Session, suspects: Collection[Suspect]) -> Swept:
+    """Take back the jobs whose leases are as they were seen: queue them again, or fail them after the last attempt.
+
+    Whoever calls has made sure, by looking twice, that a living worker would have renewed meanwhile.
+    """
     swept = Swept()
-    for job in session.scalars(expired.with_for_update(skip_locked=True)).all():
+    for one in suspects:
+        unchanged = (Job.fence == one.fence, Job.lease_expires_at == one.lease_expires_at)
+        query = select(Job).where(Job.id == one.job_id, Job.status == Status.RUNNING, *unchanged)
+        job = session.scalar(query.with_for_update(skip_locked=True))
+        if job is None:
+            continue
         _take_back(session, job)
         (swept.requeued if job.status is Status.QUEUED else swept.ended).append(job.id)
     return swept

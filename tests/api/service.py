@@ -71,6 +71,7 @@ def environment(folder: Path, redis_url: str) -> dict[str, str]:
         "WEIGHTWORKS_STORAGE_URL": str(folder / "storage"),
         "WEIGHTWORKS_ADMIN_KEY": ADMIN_KEY,
         "WEIGHTWORKS_SWEEP_SECONDS": str(SWEEP_SECONDS),
+        "WEIGHTWORKS_RENEW_SECONDS": "0.2",
         "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
         "WEIGHTWORKS_MAX_PART_BYTES": str(MAX_PART_BYTES),
         "WEIGHTWORKS_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES),

@@ -32,6 +32,7 @@ SETTINGS = {
     "RENEW_SECONDS": "0.3",
     "SWEEP_SECONDS": "0.3",
     "STOP_SECONDS": "1.5",
+    "RETRY_SECONDS": "0.2",
     "THREADS": "1",
 }
 

@@ -51,6 +51,7 @@ class Service:
             "WEIGHTWORKS_RENEW_SECONDS": "0.3",
             "WEIGHTWORKS_SWEEP_SECONDS": "0.5",
             "WEIGHTWORKS_STOP_SECONDS": "1.5",
+            "WEIGHTWORKS_RETRY_SECONDS": "0.2",
         }
         Base.metadata.create_all(self.database.engine)
         with self.database.write() as session:

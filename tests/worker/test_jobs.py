@@ -331,4 +331,4 @@ def test_a_killed_worker_leaves_no_process_and_another_goes_on(service, long_spe
 
 def sweep(service) -> list[str]:
     with service.database.write() as session:
-        return leases.sweep_expired(session).requeued
+        return leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60)).requeued

@@ -77,7 +77,7 @@ def test_a_lost_workers_last_events_come_from_redis_into_sql(database: Database,
     lost.publish()
     time.sleep(0.25)
     with database.write() as session:
-        assert leases.sweep_expired(session).requeued == [job_id]
+        assert leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60)).requeued == [job_id]
     journal = claim(database, publisher)
     journal.open()
     assert (1, 2, "seen by a watcher only") in in_sql(database, job_id)
@@ -95,7 +95,7 @@ def test_nothing_is_told_once_the_lease_may_be_someone_elses(database: Database,
     late.publish()
     assert "late" not in str(in_redis(publisher, job_id))
     with database.write() as session:
-        leases.sweep_expired(session)
+        leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60))
     with pytest.raises(LeaseLost):
         late.write()
     with pytest.raises(LeaseLost):

@@ -81,7 +81,7 @@ def test_a_lost_lease_is_queued_again_and_the_late_writer_is_rejected(database: 
     late = claim(database, seconds=0.01)
     time.sleep(0.05)
     with database.write() as session:
-        assert leases.sweep_expired(session).requeued == [job_id]
+        assert leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60)).requeued == [job_id]
     held = claim(database, owner="worker-2")
     assert (held.job_id, held.attempt) == (job_id, 2)
     assert held.fence > late.fence
@@ -107,7 +107,7 @@ def test_attempts_are_bounded(database: Database) -> None:
         claim(database, seconds=0.01)
         time.sleep(0.05)
         with database.write() as session:
-            leases.sweep_expired(session)
+            leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60))
     job = get(database, job_id)
     assert job.status is Status.FAILED
     assert job.error["code"] == "worker_lost"
@@ -178,7 +178,7 @@ def test_a_lost_worker_does_not_lose_a_cancel(database: Database) -> None:
         store.cancel_job(session, PROJECT, job_id)
     time.sleep(0.05)
     with database.write() as session:
-        leases.sweep_expired(session)
+        leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60))
     assert get(database, job_id).status is Status.CANCELLED
 
 

@@ -41,7 +41,7 @@ def fail(database: Database, held: Claim, *, is_retryable: bool = True) -> Statu
 def sweep(database: Database) -> None:
     time.sleep(0.05)
     with database.write() as session:
-        leases.sweep_expired(session)
+        leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60))
 
 
 def test_a_queued_job_is_paused_at_once_and_not_claimed(database: Database) -> None:
