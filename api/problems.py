@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,18 +12,19 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from core.catalog import spec_error
 from core.errors import InvalidRequest, NotFound, TooLarge, Unavailable, WeightworksError
+from core.jobs.database import AWAY
+from core.storage import refusal_of
 
 log = logging.getLogger("weightworks.api")
 
 RAW_RECEIVE = "weightworks.receive"  # where the scope keeps `receive` as the server gave it, without our limit
 DRAIN_SECONDS, DRAIN_BYTES = 1.0, 16 * 2**20
+UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE)  # may be sent in mid-upload
 
 
 def install(app: FastAPI) -> None:
@@ -33,7 +33,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OSError, _disk)
-    for away in (OperationalError, InterfaceError, PoolTimeout):
+    for away in AWAY:
         app.add_exception_handler(away, _database)
 
 
@@ -50,7 +50,7 @@ def _envelope(status: int, error: Mapping[str, Any], headers: Mapping[str, str] 
         added["www-authenticate"] = "Bearer"
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         added["retry-after"] = "2"
-    kind = _ClosingResponse if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else JSONResponse
+    kind = _ClosingResponse if status in UNREAD else JSONResponse
     return kind({"error": error}, status_code=status, headers=added)
 
 
@@ -92,15 +92,15 @@ async def _database(request: Request, error: Exception) -> Response:
 
 async def _disk(request: Request, error: Exception) -> Response:
     """Storage that is full or read-only; any other OSError is a fault of ours."""
-    assert isinstance(error, OSError)  # noqa: S101 - registered for it
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+    refusal = refusal_of(error)
+    if refusal is None:
         raise error
     log.error("storage fails: %s", error)
-    return respond(Unavailable(f"storage cannot take this now: {error.strerror}", code="storage_unavailable"))
+    return respond(refusal)
 
 
 class _ClosingResponse(JSONResponse):
-    """Refuses a body that is too large, and closes the connection once the client has had a moment to read that.
+    """Refuses a body without reading it, and closes the connection once the client has had a moment to read that.
 
     Closing at once, with bytes unread, would reset the connection, and the client might lose the answer.
     """

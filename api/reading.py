@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from core.jobs.database import Database
+from core.jobs.database import AWAY, Database
 from core.jobs.events import EventId, list_events
 from core.jobs.models import Event, Job
 from core.jobs.status import TERMINAL, Status
@@ -21,7 +19,6 @@ from core.progress import Publisher
 PAGE_EVENTS = 500
 GATHER_SECONDS = 0.02
 JOBS_PER_QUERY = 500
-AWAY = (OperationalError, InterfaceError, PoolTimeout)
 AWAY_SECONDS = 1.0
 
 T = TypeVar("T")

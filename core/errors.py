@@ -11,6 +11,7 @@ WeightworksError
 ├── TooLarge                  413
 ├── RangeNotSatisfiable       416
 ├── Unavailable               503  database, Redis or storage cannot be reached
+│   └── StorageFull           507  no space is left for this
 └── TrainingFailed            500  a run that cannot go on
     └── CheckpointDamaged     500  a checkpoint whose hash or content is wrong
 """
@@ -142,6 +143,13 @@ class Unavailable(WeightworksError):
 
     status = 503
     code = "unavailable"
+
+
+class StorageFull(Unavailable):
+    """The disk has no space left."""
+
+    status = 507
+    code = "storage_full"
 
 
 class TrainingFailed(WeightworksError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from core.errors import NotFound
+from core.errors import NotFound, StorageFull, Unavailable, WeightworksError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSING = (errno.EROFS, errno.EIO)
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 class Storage:
@@ -58,8 +65,13 @@ class Storage:
         """Put a file under a key without taking it away: a hard link, or a copy from another disk."""
         target = self.path(key)
         partial = target.with_name(f"{target.name}.{secrets.token_hex(12)}")
-        _with_folder(partial, lambda path: _link_or_copy(source, path))
-        partial.replace(target)
+        try:
+            _with_folder(partial, lambda path: _link_or_copy(source, path))
+            partial.replace(target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
 
     def delete(self, key: str) -> None:
         """Forget a key; one that is not there is no error."""
@@ -95,6 +107,26 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def refusal_of(error: BaseException | None) -> Unavailable | None:
+    """Why a disk did not take what was to be written: it is full, or read-only, or failing; None for another error."""
+    while error is not None:
+        number = _error_number(error)
+        if number in FULL:
+            return StorageFull(f"storage is full: free some space, then try again ({error})")
+        if number in REFUSING:
+            return Unavailable(f"storage fails now; try again later ({error})", code="storage_unavailable")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _error_number(error: BaseException) -> int | None:
+    """The system's number of an error; libraries that are written in Rust, safetensors for one, put it into words."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = None if isinstance(error, WeightworksError) else RUST_ERROR.search(str(error))
+    return int(told[1]) if told else None
 
 
 def file_key(sha256: str) -> str:

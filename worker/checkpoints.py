@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,8 @@ class CheckpointShelf:
     def registered(self) -> list[NewEvent]:
         """After the commit: remove what was superseded; answers the events that tell of the new ones."""
         for key in self._superseded:
-            self._storage.delete(key)
+            with contextlib.suppress(OSError):
+                self._storage.delete(key)
         events = [
             NewEvent(
                 "checkpoint", data={"id": one.checkpoint_id, "step": one.step, "bytes": one.bytes, "sha256": one.sha256}

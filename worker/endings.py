@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
+from core.jobs.database import AWAY
 from core.jobs.leases import (
     LeaseLost,
     Published,
@@ -29,12 +31,12 @@ from core.jobs.models import Artifact
 from core.jobs.status import Status
 from core.jobs.store import list_artifacts
 from core.queue import wake
-from core.storage import Storage, artifact_key
-from worker.journal import AWAY
+from core.storage import Storage, artifact_key, refusal_of
 from worker.supervisor import Supervisor
 from worker.trainers import UNSUPERVISED
 
 BACK_OFF_SECONDS = (0.5, 2.0, 5.0)
+BEAT_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,9 @@ def settle(supervisor: Supervisor, *, storage: Storage, folder: Path) -> None:
     ending = supervisor.ending or {"type": "died"}
     if ending["type"] == "finished":
         _publish(supervisor, ending, storage=storage, folder=folder)
-    elif ending["type"] == "failed":
+        return
+    _clear(folder)
+    if ending["type"] == "failed":
         _fail(supervisor, TrainerError(ending["error"]), is_retryable=ending["is_retryable"])
     elif (reason := _reason_to_release(supervisor, ending)) is not None:
         status = _close(supervisor, lambda session: release_job(session, supervisor.claim, reason=reason))
@@ -108,7 +112,7 @@ def _publish(supervisor: Supervisor, ending: Mapping[str, Any], *, storage: Stor
     files = [Published(key=artifact_key(claim.job_id, claim.fence, file["path"]), **file) for file in ending["files"]]
     try:
         for file in files:
-            _try_again(partial(storage.keep, folder / "artifacts" / file.path, file.key))
+            _try_again(partial(storage.keep, folder / "artifacts" / file.path, file.key), supervisor)
             supervisor.beat()
         superseded, dependents = _close(supervisor, partial(_end, supervisor, ending, files))
     except LeaseLost:
@@ -116,7 +120,9 @@ def _publish(supervisor: Supervisor, ending: Mapping[str, Any], *, storage: Stor
         raise
     except OSError as error:
         _forget(storage, _unpublished(supervisor, files))
-        _fail(supervisor, WeightworksError(f"the artifacts could not be stored: {error}"), is_retryable=True)
+        _clear(folder)
+        reason = refusal_of(error) or WeightworksError(f"the artifacts could not be stored: {error}")
+        _fail(supervisor, reason, is_retryable=True)
         return
     _forget(storage, superseded)
     for device in dependents:
@@ -130,11 +136,15 @@ def _unpublished(supervisor: Supervisor, files: Sequence[Published]) -> list[str
     """
     keys = [file.key for file in files]
     try:
-        with supervisor.journal.read() as session:
-            published = set(session.scalars(select(Artifact.key).where(Artifact.key.in_(keys))))
+        published = supervisor.journal.insist(partial(_published, supervisor, keys), is_over=supervisor.must_leave)
     except AWAY:
         return []
     return [key for key in keys if key not in published]
+
+
+def _published(supervisor: Supervisor, keys: Sequence[str]) -> set[str]:
+    with supervisor.journal.read() as session:
+        return set(session.scalars(select(Artifact.key).where(Artifact.key.in_(keys))))
 
 
 def _end(
@@ -150,19 +160,32 @@ def _end(
     return sorted(superseded), devices_waiting_for(session, claim.job_id)
 
 
-def _try_again(action: Callable[[], None]) -> None:
-    """Do what storage may refuse for a while; raises OSError when it goes on refusing."""
+def _try_again(action: Callable[[], None], supervisor: Supervisor) -> None:
+    """Do what storage may refuse for a while, and keep the lease meanwhile.
+
+    Raises OSError when storage goes on refusing, and LeaseLost.
+    """
     for seconds in BACK_OFF_SECONDS:
         try:
             return action()
         except OSError as error:
-            log.warning("storage refuses: %s", error)
-            time.sleep(seconds)
+            log.warning("job %s: storage refuses: %s", supervisor.claim.job_id, error)
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at:
+            supervisor.beat()
+            time.sleep(BEAT_SECONDS)
     return action()
 
 
 def _close(supervisor: Supervisor, end: Callable[[Session], Any]) -> Any:
-    return supervisor.journal.insist(lambda: supervisor.journal.close(end))
+    """Write an end however long the database is away: as long as nobody took the job, it can still be said."""
+    journal = supervisor.journal
+    return journal.insist(lambda: journal.close(end), is_over=supervisor.must_leave)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what the attempt wrote: on a disk that is full, the database may need the room to say so."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _forget(storage: Storage, keys: Sequence[str]) -> None:

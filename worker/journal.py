@@ -10,11 +10,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from core.jobs.database import Database
+from core.jobs.database import AWAY, Database
 from core.jobs.events import NewEvent, added_events, as_row, list_events
 from core.jobs.leases import Claim, insert_events, renew_lease
 from core.jobs.models import Event, Job
@@ -22,8 +20,6 @@ from core.jobs.status import Asked
 from core.progress import Publisher
 
 T = TypeVar("T")
-
-AWAY = (OperationalError, InterfaceError, PoolTimeout)  # the database cannot be reached, is locked, or its disk is full
 
 RETRY_SECONDS = 0.5
 GATHER_SECONDS = 0.05  # between two messages to Redis
@@ -127,13 +123,16 @@ class Journal:
         insert_events(session, events)
         return asked
 
-    def insist(self, action: Callable[[], T]) -> T:
-        """Do what may find the database away, again and again until the lease ends. Raises what `action` raises."""
+    def insist(self, action: Callable[[], T], *, is_over: Callable[[], bool] = lambda: True) -> T:
+        """Do what may find the database away, again and again, until the lease has ended and `is_over`.
+
+        Raises what `action` raises.
+        """
         while True:
             try:
                 return action()
             except AWAY as error:
-                if time.monotonic() > self.lease_ends:
+                if time.monotonic() > self.lease_ends and is_over():
                     raise
                 log.warning("job %s: the database is away: %s", self.claim.job_id, first_line(error))
                 time.sleep(RETRY_SECONDS)

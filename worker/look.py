@@ -10,20 +10,26 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
 from core.errors import WeightworksError
-from core.jobs.database import Database
-from core.jobs.leases import Claim, LeaseLost, claim_job, fail_job
+from core.jobs.database import AWAY, Database
+from core.jobs.leases import Claim, LeaseLost, claim_job, fail_job, release_job
 from core.progress import Publisher
 from core.settings import Settings
-from core.storage import Storage
+from core.storage import Storage, refusal_of
 from worker.endings import settle
-from worker.journal import AWAY, Journal, first_line
+from worker.journal import Journal, first_line
 from worker.processes import sweep_orphans
 from worker.supervisor import Supervisor
 from worker.trainers import Zygote, ZygoteDied
+
+UNREACHABLE = "The database could not be reached in time"
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +65,8 @@ class Worker:
             try:
                 while not self.is_draining() and (held := self._claim()) is not None:
                     self._attempt(*held)
-            except AWAY as error:
-                log.warning("the database is away: %s", first_line(error))
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("no job can be claimed now: %s", first_line(error))
             except ZygoteDied as error:
                 log.error("no trainer can be started: %s", error)
 
@@ -108,14 +114,22 @@ class Worker:
             self._supervise(claim, journal)
         except LeaseLost:
             log.warning("job %s: the lease of fence %d was lost", claim.job_id, claim.fence)
+        except AWAY as error:
+            log.warning("job %s: the database was away for too long: %s", claim.job_id, first_line(error))
+            self._insist(journal, lambda session: release_job(session, claim, reason=UNREACHABLE))
         except Exception as error:
             log.exception("job %s: the attempt went wrong", claim.job_id)
-            reason = WeightworksError(f"the worker failed: {first_line(error)}", code="worker_failed")
+            failure = WeightworksError(f"the worker failed: {first_line(error)}", code="worker_failed")
+            reason = refusal_of(error) or failure
             fail = partial(fail_job, is_retryable=True, retry_seconds=self._settings.retry_seconds)
-            with contextlib.suppress(LeaseLost, *AWAY):
-                journal.close(lambda session: fail(session, claim, reason))
+            self._insist(journal, lambda session: fail(session, claim, reason))
         finally:
             self._remove_folders(claim)
+
+    def _insist(self, journal: Journal, end: Callable[[Session], object]) -> None:
+        """Write the attempt's end however long the database is away, unless the worker must leave."""
+        with contextlib.suppress(LeaseLost, *AWAY):
+            journal.insist(lambda: journal.close(end), is_over=self.is_draining)
 
     def _remove_folders(self, claim: Claim) -> None:
         """Remove the attempt's folder, and what earlier ones left; a later one may be at work already."""

@@ -16,15 +16,16 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound, WeightworksError
+from core.jobs.database import AWAY
 from core.jobs.events import NewEvent
 from core.jobs.inputs import lineage_of, resolve_references
 from core.jobs.leases import forgive_attempt, latest_checkpoints
 from core.jobs.status import Asked
 from core.placement import place_inputs
 from core.settings import Settings
-from core.storage import Storage, sample_key
+from core.storage import Storage, refusal_of, sample_key
 from worker.checkpoints import CheckpointShelf
-from worker.journal import AWAY, RETRY_SECONDS, Journal, first_line
+from worker.journal import RETRY_SECONDS, Journal, first_line
 from worker.output import OutputLines
 from worker.rate import Rate
 from worker.stopping import NEVER, Stopping
@@ -133,6 +134,10 @@ class Supervisor:
         if asked is not None and asked is not self._asked:
             self._asked = asked
             self._ask("cancel" if asked is Asked.CANCEL else "interrupt")
+
+    def must_leave(self) -> bool:
+        """Whether the worker was told to leave."""
+        return self.is_draining or bool(select.select([self._drain], [], [], 0)[0])
 
     def close(self) -> None:
         """End the trainer and all that it started, whatever happened, and leave its folder to whoever removes it."""
@@ -262,7 +267,8 @@ class Supervisor:
         except AWAY:
             self._place_at = time.monotonic() + RETRY_SECONDS
         except (NotFound, OSError) as error:
-            reason = error if isinstance(error, NotFound) else WeightworksError(f"cannot place the inputs: {error}")
+            other = refusal_of(error) or WeightworksError(f"cannot place the inputs: {error}")
+            reason = error if isinstance(error, NotFound) else other
             retry = isinstance(error, OSError)
             self.ending = {"type": "failed", "error": reason.as_dict(), "is_retryable": retry}
             self._place_at = NEVER

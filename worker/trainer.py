@@ -28,6 +28,7 @@ from core.data.model_archive import unpack_model_archive
 from core.errors import CheckpointDamaged, TrainingFailed, WeightworksError
 from core.execution import train
 from core.spec import JobReference, MethodSpec, files_of, models_of
+from core.storage import refusal_of
 from core.training.artifacts import MANIFEST, ArtifactFile, media_type
 from core.training.checkpoint import CheckpointFile, read_checkpoint
 from core.training.run import Control, Interrupted, Level, Run
@@ -246,8 +247,11 @@ def newest_whole(checkpoints: list[dict[str, Any]], reporter: Reporter) -> dict[
 
 def as_failure(error: BaseException) -> Message:
     """How an attempt's error is reported: in the user's terms, and whether another attempt may help."""
-    is_retryable = isinstance(error, OSError | MemoryError)
-    if isinstance(error, torch.OutOfMemoryError):
+    refusal = refusal_of(error)
+    is_retryable = refusal is not None or isinstance(error, OSError | MemoryError)
+    if refusal is not None:
+        error = refusal
+    elif isinstance(error, torch.OutOfMemoryError):
         first = str(error).partition("\n")[0]
         error = TrainingFailed(
             f"the device ran out of memory: lower batch_size, or raise accumulate ({first})", code="out_of_memory"

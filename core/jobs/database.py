@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine, Float, create_engine, event
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
 
 BUSY_SECONDS = 30
+
+# What it looks like while the database cannot be reached, is locked, read-only (InternalError), or has no disk left.
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 
 class database_now(GenericFunction[float]):  # noqa: N801 - an SQL function

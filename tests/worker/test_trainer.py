@@ -85,7 +85,7 @@ def test_the_first_whole_checkpoint_is_used(sender: Sender, tmp_path) -> None:
     [
         (InvalidSpec("no", param="device"), "invalid_spec", False),
         (ZeroDivisionError("division by zero"), "training_failed", False),
-        (OSError(28, "No space left on device"), "training_failed", True),
+        (OSError(28, "No space left on device"), "storage_full", True),
         (MemoryError(), "training_failed", True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), "out_of_memory", False),
     ],

@@ -1,0 +1,114 @@
+"""Row 3: Redis forgets, dies, remembers an older day, or hangs, while jobs are idle, queued, running and finishing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.faults.jobs import WatchedJob
+from tests.faults.parts import suspended
+from tests.faults.stack import Stack
+from tests.faults.trials import Trial, fault
+
+FLUSH_SECONDS = 0.05
+SHORT = {"steps": 100}
+NEAR_END = 40
+
+Breaking = Callable[[Stack, Path], AbstractContextManager[None]]
+
+
+@fault(row=3, name="Redis: FLUSHALL again and again", alone=True)
+def redis_forgets(trial: Trial) -> None:
+    disturb_at_each_moment(trial, forgetting)
+
+
+@fault(row=3, name="Redis: kill -9", alone=True)
+def redis_is_killed(trial: Trial) -> None:
+    disturb_at_each_moment(trial, killed)
+
+
+@fault(row=3, name="Redis: restored from an old append-only file", alone=True)
+def redis_is_restored(trial: Trial) -> None:
+    disturb_at_each_moment(trial, restored)
+
+
+@fault(row=3, name="Redis: SIGSTOP for longer than a lease", alone=True)
+def redis_hangs(trial: Trial) -> None:
+    disturb_at_each_moment(trial, hanging)
+
+
+def disturb_at_each_moment(trial: Trial, breaking: Breaking) -> None:
+    """Once while all workers wait, and once with jobs that train, one that is about to finish, and one that waits."""
+    stack = trial.stack
+    with breaking(stack, stack.redis.save_copy()):
+        trial.submit(trial.example("pca")).until_ended()
+    running, *finishing = (trial.training_job(**(SHORT if worker else {})) for worker in range(len(stack.workers)))
+    with ExitStack() as broken:
+        with suspended(*(trainer_near_its_end(job) for job in finishing)):
+            queued = trial.submit(trial.example("pca"))
+            running.until_training()
+            broken.enter_context(breaking(stack, stack.redis.save_copy()))
+        for job in finishing:
+            job.until_ended()
+    queued.until_ended()
+    for job in trial.jobs:
+        job.expect("succeeded", attempts=1)
+        trial.require(job.until_ended().fence == 1, f"{job.id} was claimed {job.row().fence} times")
+
+
+def trainer_near_its_end(job: WatchedJob) -> psutil.Process:
+    """The job's trainer, once all but a few of its steps are made."""
+    job.until(lambda: (rows := job.checkpoints()) and rows[0].step >= NEAR_END, what="for its last steps")
+    return job.trainer()
+
+
+@contextmanager
+def forgetting(stack: Stack, copy: Path) -> Iterator[None]:
+    """FLUSHALL, again and again."""
+    is_over = threading.Event()
+
+    def flush() -> None:
+        while not is_over.wait(FLUSH_SECONDS):
+            stack.redis.flush()
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@contextmanager
+def killed(stack: Stack, copy: Path) -> Iterator[None]:
+    """It comes back with what its file holds."""
+    stack.redis.kill()
+    try:
+        yield
+    finally:
+        stack.redis.start()
+
+
+@contextmanager
+def restored(stack: Stack, copy: Path) -> Iterator[None]:
+    """It comes back with what its file held before."""
+    stack.redis.kill()
+    try:
+        yield
+    finally:
+        stack.redis.restart_from(copy)
+
+
+@contextmanager
+def hanging(stack: Stack, copy: Path) -> Iterator[None]:
+    """It accepts connections, and says nothing."""
+    with suspended(stack.redis.process):
+        ends_at = time.monotonic() + stack.lease_seconds + 1
+        yield
+        time.sleep(max(0.0, ends_at - time.monotonic()))
