@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from core.catalog import spec_error
-from core.errors import InvalidRequest, NotFound, TooLarge, Unavailable, WeightworksError
+from core.errors import InvalidRequest, NotFound, TooLarge, TooManyRequests, Unavailable, WeightworksError
 from core.jobs.database import AWAY
 from core.storage import refusal_of
 
@@ -39,6 +40,8 @@ def install(app: FastAPI) -> None:
 
 def respond(error: WeightworksError, headers: Mapping[str, str] | None = None) -> Response:
     """The error as a response."""
+    if isinstance(error, TooManyRequests):
+        headers = {"retry-after": str(math.ceil(error.retry_after)), **(headers or {})}
     return _envelope(error.status, error.as_dict(), headers)
 
 

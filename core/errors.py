@@ -6,10 +6,13 @@ WeightworksError
 │   └── InvalidData           422  a data set that cannot be read, told by line or member
 ├── Unauthenticated           401
 ├── Forbidden                 403
+│   └── QuotaUsedUp           403  the project has used up what it may use
 ├── NotFound                  404
 ├── Conflict                  409  the wrong moment, or the same key with another body
 ├── TooLarge                  413
 ├── RangeNotSatisfiable       416
+├── TooManyRequests           429  later, as `retry-after` says
+│   └── QuotaReached          429  the project has as much going on at once as it may have
 ├── Unavailable               503  database, Redis or storage cannot be reached
 │   └── StorageFull           507  no space is left for this
 └── TrainingFailed            500  a run that cannot go on
@@ -110,6 +113,12 @@ class Forbidden(WeightworksError):
     code = "insufficient_role"
 
 
+class QuotaUsedUp(Forbidden):
+    """The project has used up what it may use; `param` names the quota."""
+
+    code = "quota_exceeded"
+
+
 class NotFound(InvalidRequest):
     """There is no such thing in this project."""
 
@@ -136,6 +145,24 @@ class RangeNotSatisfiable(InvalidRequest):
 
     status = 416
     code = "range_not_satisfiable"
+
+
+class TooManyRequests(WeightworksError):
+    """The request is sound, but there were too many before it; it may be made again after `retry_after` seconds."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param=param, code=code)
+        self.retry_after = retry_after
+
+
+class QuotaReached(TooManyRequests):
+    """The project has as much going on at once as it may have; `param` names the quota."""
+
+    code = "quota_exceeded"
 
 
 class Unavailable(WeightworksError):

@@ -38,6 +38,16 @@ class Settings(BaseSettings):
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
     preview_seconds: float = Field(60.0, gt=0, description="Longest that a preview may measure a job's first steps.")
+    project_max_running_jobs: int = Field(0, ge=0, description="Jobs of a project that may run at once; 0: no limit.")
+    project_max_unfinished_jobs: int = Field(
+        0, ge=0, description="Jobs of a project that may wait, run or be paused; 0: no limit."
+    )
+    project_max_stored_bytes: int = Field(
+        0, ge=0, description="Bytes of files, checkpoints and artifacts that a project may have; 0: no limit."
+    )
+    project_max_gpu_seconds: int = Field(
+        0, ge=0, description="Seconds on GPUs that a project may use in 30 days; 0: no limit."
+    )
     ready_file: Path | None = Field(None, description="A file that a worker makes once its trainer is warm.")
     threads: int = Field(0, ge=0, description="CPU threads a trainer uses; 0: as many as there are cores.")
 

@@ -127,7 +127,7 @@ class Job(Base):
     pipeline_step: Mapped[str | None]
     __table_args__ = (
         Index("ix_jobs_list", "project_id", "created_at", "id"),
-        Index("ix_jobs_claim", "project_id", "status", text("priority DESC"), "created_at", "id"),
+        Index("ix_jobs_claim", "project_id", "status", "device", text("priority DESC"), "created_at", "id"),
         Index("ix_jobs_lease", "status", "lease_expires_at"),
     )
 
@@ -153,6 +153,7 @@ class Attempt(Base):
     started_at: Mapped[int]
     ended_at: Mapped[int | None]
     outcome: Mapped[str | None]  # succeeded, failed, cancelled, released, paused, lost
+    __table_args__ = (Index("ix_attempts_device", "device", "ended_at"),)
 
 
 class Event(Base):

@@ -25,9 +25,11 @@ def upgrade() -> None:
         table.add_column(sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False))
     with op.batch_alter_table("jobs") as table:
         table.alter_column("pause_requested", server_default=None)
-    op.create_index("ix_jobs_claim", "jobs", ["project_id", "status", sa.text("priority DESC"), "created_at", "id"])
+    first = ["project_id", "status", "device", sa.text("priority DESC"), "created_at", "id"]
+    op.create_index("ix_jobs_claim", "jobs", first)
     with op.batch_alter_table("attempts") as table:
         table.add_column(sa.Column("device", sa.String(), nullable=True))
+    op.create_index("ix_attempts_device", "attempts", ["device", "ended_at"])
     _create_submissions()
     _create_uploads()
     op.create_table(
@@ -94,6 +96,7 @@ def _create_uploads() -> None:
 def downgrade() -> None:
     for name in ("workers", "upload_parts", "uploads", "submissions"):
         op.drop_table(name)
+    op.drop_index("ix_attempts_device", "attempts")
     with op.batch_alter_table("attempts") as table:
         table.drop_column("device")
     op.drop_index("ix_jobs_claim", "jobs")
