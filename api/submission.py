@@ -12,10 +12,10 @@ from core.catalog import method_named
 from core.data.profile import Profile
 from core.errors import InvalidData, InvalidSpec
 from core.jobs.files import BASE_MODEL, lock_file
-from core.jobs.inputs import FileInput, ModelInput, get_model, model_of_job, resolve_references
+from core.jobs.inputs import FileInput, ModelInput, lock_model, model_of_job, resolve_references
 from core.jobs.models import Job
 from core.jobs.status import Status
-from core.jobs.store import create_job, get_job
+from core.jobs.store import create_job, lock_job
 from core.registry import Method
 from core.spec import JobReference, MethodSpec, TrainingSpec, files_of, models_of
 
@@ -78,7 +78,7 @@ def _models(session: Session, project_id: str, spec: MethodSpec) -> dict[str, st
     for field, reference in models_of(spec).items():
         if isinstance(reference, JobReference):
             needs[field] = reference.job
-            job = get_job(session, project_id, reference.job, param=field)
+            job = lock_job(session, project_id, reference.job, param=field)
             if job.status in (Status.FAILED, Status.CANCELLED):
                 raise InvalidSpec(f"{job.id} is {job.status} and has no weights to give: retry it first", param=field)
             if job.status is Status.SUCCEEDED and model_of_job(session, job.id) is None:
@@ -88,7 +88,7 @@ def _models(session: Session, project_id: str, spec: MethodSpec) -> dict[str, st
             if file.purpose != BASE_MODEL:
                 raise InvalidSpec(f"{reference} is a data set; upload a model with purpose '{BASE_MODEL}'", param=field)
         else:
-            get_model(session, project_id, reference, param=field)
+            lock_model(session, project_id, reference, param=field)
     return needs
 
 

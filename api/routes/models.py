@@ -8,7 +8,7 @@ from api.dependencies import PageDep, Reader, ServerDep, Writer
 from api.presenting import model_object, page_of
 from api.routes.files import delete_file
 from api.schemas import Deleted, ListOf, ModelObject
-from core.jobs import trained_models
+from core.jobs import deletion, trained_models
 from core.jobs.models import File
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -41,7 +41,7 @@ def delete_model(model_id: str, caller: Writer, server: ServerDep) -> Deleted:
         delete_file(model_id, caller, server)
         return Deleted(id=model_id, object="model", deleted=True)
     with server.database.write() as session:
-        keys = trained_models.delete_trained_model(session, caller.project_id, model_id)
+        keys = deletion.delete_trained_model(session, caller.project_id, model_id)
     for key in keys:
         server.storage.delete(key)
     return Deleted(id=model_id, object="model", deleted=True)

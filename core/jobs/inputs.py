@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.jobs.expiry import is_there
-from core.jobs.models import File, TrainedModel
+from core.jobs.models import File, Job, TrainedModel
 from core.jobs.store import list_artifacts, needs_of
 from core.spec import MethodSpec, files_of, models_of
 
@@ -55,6 +55,14 @@ def get_model(session: Session, project_id: str, model_id: str, *, param: str | 
     return model
 
 
+def lock_model(session: Session, project_id: str, model_id: str, *, param: str) -> TrainedModel:
+    """The project's trained model, which nobody deletes until the transaction ends; raises NotFound."""
+    model = get_model(session, project_id, model_id, param=param)
+    session.get(Job, model.job_id, with_for_update={"read": True})
+    session.expunge(model)  # what was read before the lock
+    return get_model(session, project_id, model_id, param=param)
+
+
 def model_of_job(session: Session, job_id: str) -> TrainedModel | None:
     """The model that a job made, if it did and the model was not deleted."""
     return session.scalar(select(TrainedModel).where(TrainedModel.job_id == job_id))
@@ -96,9 +104,10 @@ def resolve_references(
         elif isinstance(reference, str):
             found[field] = _model_input(session, get_model(session, project_id, reference, param=field))
         else:
-            model = model_of_job(session, needs[field].id)
+            model = model_of_job(session, needs[field].id) if field in needs else None
             if model is None:
-                raise NotFound(f"the model of {needs[field].id} was deleted", param=field)
+                what = f"the model of {needs[field].id}" if field in needs else "the job whose weights it takes"
+                raise NotFound(f"{what} was deleted", param=field)
             found[field] = _model_input(session, model)
     return found
 

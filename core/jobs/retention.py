@@ -1,14 +1,38 @@
-"""How much a project has stored, and what of it may go."""
+"""What goes by itself, and how much a project has stored; docs/retention.md holds the rules.
+
+What is asked for as ids is looked at again, under a lock, in the transaction that removes it: a job may have been
+queued again meanwhile.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import CursorResult, delete, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from core.jobs.models import Artifact, Checkpoint, File, Job, Upload, UploadPart
-from core.jobs.status import UploadStatus
+from core.errors import Conflict
+from core.jobs.database import database_now
+from core.jobs.deletion import delete_artifacts
+from core.jobs.expiry import is_there
+from core.jobs.models import (
+    Artifact,
+    Checkpoint,
+    Event,
+    File,
+    IdempotencyKey,
+    Job,
+    Submission,
+    Upload,
+    UploadPart,
+)
+from core.jobs.status import TERMINAL, UploadStatus
+
+EVENTS_AT_ONCE = 5000  # so that nobody waits long for a database that takes one writer at a time
+LASTING = "status"  # the events that tell of a job's life stay as long as the job
+
+Keys = list[tuple[str, int]]  # what storage may forget, with its bytes
 
 
 def stored_bytes(session: Session, project_id: str) -> int:
@@ -24,3 +48,96 @@ def stored_bytes(session: Session, project_id: str) -> int:
         select(func.sum(UploadPart.bytes)).join(Upload, UploadPart.upload_id == Upload.id).where(*pending),
     )
     return sum(int(session.scalar(kind) or 0) for kind in kinds)
+
+
+def expired_files(session: Session) -> list[str]:
+    """The ids of files whose time is over and that no unfinished job needs."""
+    return list(session.scalars(select(File.id).where(~is_there())))
+
+
+def delete_expired_file(session: Session, file_id: str) -> str | None:
+    """Delete the row of a file that has expired; answers the SHA-256 of its content. None: it is needed after all."""
+    file = session.get(File, file_id, with_for_update=True)
+    if file is None or session.scalar(select(exists().where(File.id == file_id, is_there()))):
+        return None
+    session.delete(file)
+    session.flush()
+    return file.sha256
+
+
+def jobs_to_thin(session: Session, table: type[Checkpoint | Artifact | Event], *, days: float) -> list[str]:
+    """The ids of jobs that ended so many days ago and have rows in this table that may go."""
+    mine: Any = table.job_id == Job.id
+    if table is Event:
+        mine &= Event.type != LASTING
+    return list(session.scalars(select(Job.id).where(*_ended(days), exists().where(mine))))
+
+
+def drop_checkpoints(session: Session, job_id: str, *, days: float) -> Keys:
+    """Delete the checkpoints of a job that ended so many days ago; answers what storage may forget."""
+    if not _lock_ended(session, job_id, days):
+        return []
+    rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id)).all()
+    for row in rows:
+        session.delete(row)
+    session.flush()
+    return [(row.key, row.bytes) for row in rows]
+
+
+def drop_artifacts(session: Session, job_id: str, *, days: float) -> Keys:
+    """Delete the model and the artifacts of a job that ended so many days ago, unless an unfinished job needs them."""
+    if not (job := _lock_ended(session, job_id, days)):
+        return []
+    try:
+        return delete_artifacts(session, job)
+    except Conflict:
+        return []
+
+
+def drop_events(
+    session: Session, job_id: str, *, days: float, at_once: int = EVENTS_AT_ONCE
+) -> tuple[int, list[tuple[int, dict[str, Any]]]]:
+    """Delete the first `at_once` events, but those of the job's life, of a job that ended so many days ago.
+
+    Answers how many there were, none once all are gone, and of the samples among them fence and data.
+    """
+    if not _lock_ended(session, job_id, days):
+        return 0, []
+    place = tuple_(Event.fence, Event.seq)
+    going = (Event.job_id == job_id, Event.type != LASTING)
+    first = select(Event.fence, Event.seq).where(*going).order_by(Event.fence, Event.seq)
+    places: Sequence[Any] = session.execute(first.limit(at_once)).all()
+    if not places:
+        return 0, []
+    these = (*going, place <= tuple_(*places[-1]))
+    samples = session.execute(select(Event.fence, Event.data).where(*these, Event.type == "sample")).all()
+    _delete(session, Event, *these)
+    return len(places), [(fence, data) for fence, data in samples]
+
+
+def drop_submissions(session: Session, *, seconds: float) -> int:
+    """Forget what submissions older than this made: a repeat so late makes a job of its own. Answers how many."""
+    before = database_now() - seconds
+    return sum(_delete(session, table, table.created_at < before) for table in (IdempotencyKey, Submission))
+
+
+def drop_uploads(session: Session, *, seconds: float) -> int:
+    """Forget uploads that ended, and expired so long ago; answers how many."""
+    over = Upload.status.not_in([UploadStatus.PENDING])
+    return _delete(session, Upload, over, Upload.expires_at < database_now() - seconds)
+
+
+def _ended(days: float) -> tuple[Any, ...]:
+    return Job.status.in_(TERMINAL), Job.finished_at < database_now() - days * 86400
+
+
+def _lock_ended(session: Session, job_id: str, days: float) -> Job | None:
+    query = select(Job).where(Job.id == job_id, *_ended(days)).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def _delete(session: Session, table: Any, *conditions: Any) -> int:
+    statement = delete(table).where(*conditions).execution_options(synchronize_session=False)
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)  # noqa: S101 - a DELETE without RETURNING
+    return result.rowcount

@@ -70,6 +70,12 @@ def get_job(
     return job
 
 
+def lock_job(session: Session, project_id: str, job_id: str, *, param: str) -> Job:
+    """The project's job, which neither ends nor is deleted until the transaction ends; raises NotFound."""
+    session.get(Job, job_id, with_for_update={"read": True})
+    return get_job(session, project_id, job_id, param=param)
+
+
 def list_jobs(
     session: Session,
     project_id: str,
@@ -184,11 +190,15 @@ def fail_dependents(session: Session, job: Job) -> None:
 
 
 def fail_dependents_of_lost(session: Session, job: Job) -> None:
-    """Fail `job` itself if something that it needs has already ended without weights."""
-    lost = select(Job).join(Dependency, Dependency.needs_id == Job.id).where(Dependency.job_id == job.id)
-    for needed in session.scalars(lost.where(Job.status.in_([Status.FAILED, Status.CANCELLED]))).all():
-        _fail_for(session, job, needed)
-        return
+    """Fail `job` itself if something that it needs has already ended without weights.
+
+    What it needs is locked: whoever fails it meanwhile waits, and finds `job` among the dependents then.
+    """
+    needed = select(Job).join(Dependency, Dependency.needs_id == Job.id).where(Dependency.job_id == job.id)
+    locked = needed.order_by(Job.id).with_for_update(read=True, of=Job).execution_options(populate_existing=True)
+    lost = [one for one in session.scalars(locked).all() if one.status in (Status.FAILED, Status.CANCELLED)]
+    if lost:
+        _fail_for(session, job, lost[0])
 
 
 def _fail_for(session: Session, job: Job, needed: Job) -> None:

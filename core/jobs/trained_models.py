@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict, NotFound
+from core.errors import NotFound
 from core.jobs.expiry import is_there
-from core.jobs.files import BASE_MODEL, refuse_while_needed
+from core.jobs.files import BASE_MODEL
 from core.jobs.inputs import get_file, get_model
-from core.jobs.models import Dependency, File, Job, TrainedModel
-from core.jobs.status import TERMINAL
-from core.jobs.store import Order, list_artifacts, page
+from core.jobs.models import File, TrainedModel
+from core.jobs.store import Order, page
 
 
 def find_model(
@@ -41,21 +38,3 @@ def list_models(
         found += session.scalars(page(query, table, cursor=cursor, limit=limit, order=order))
     found.sort(key=lambda model: (model.created_at, model.id), reverse=order == "desc")
     return found[:limit]
-
-
-def delete_trained_model(session: Session, project_id: str, model_id: str) -> list[str]:
-    """Delete a model and the rows of its artifacts; answers the storage keys that hold nothing of use any more.
-
-    Raises Conflict, naming the job, while a job that has not ended starts from it.
-    """
-    model = get_model(session, project_id, model_id)
-    refuse_while_needed(session, project_id, model_id)
-    dependents = select(Job.id).join(Dependency, Dependency.job_id == Job.id)
-    waiting: Any = dependents.where(Dependency.needs_id == model.job_id, Job.status.not_in(TERMINAL)).limit(1)
-    if job_id := session.scalar(waiting):
-        raise Conflict(f"{job_id} starts from '{model_id}'; cancel it first", code="in_use")
-    artifacts = list_artifacts(session, model.job_id)
-    for row in (model, *artifacts):
-        session.delete(row)
-    session.flush()
-    return [artifact.key for artifact in artifacts]

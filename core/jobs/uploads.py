@@ -182,6 +182,17 @@ def cancel_upload(session: Session, project_id: str, upload_id: str) -> list[str
     return _end(session, upload, UploadStatus.CANCELLED)
 
 
+def expire_uploads(session: Session) -> list[tuple[str, int]]:
+    """End every pending upload whose time is over; answers the ids of their parts, with their bytes."""
+    is_over = (Upload.status == UploadStatus.PENDING, Upload.expires_at <= database_now())
+    gone: list[tuple[str, int]] = []
+    for upload in session.scalars(select(Upload).where(*is_over).with_for_update(skip_locked=True)).all():
+        parts = select(UploadPart.id, UploadPart.bytes).where(UploadPart.upload_id == upload.id)
+        gone += [(part_id, size) for part_id, size in session.execute(parts)]
+        _end(session, upload, UploadStatus.EXPIRED)
+    return gone
+
+
 def _end(session: Session, upload: Upload, status: UploadStatus) -> list[str]:
     upload.status = status
     mine: Any = UploadPart.upload_id == upload.id

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from core.errors import Conflict, NotFound
-from core.jobs import files, inputs, keys, leases, store, trained_models
+from core.jobs import deletion, files, inputs, keys, leases, store, trained_models
 from core.jobs.database import Database
 from core.jobs.details import details_of, waiting_devices
 from core.jobs.events import NewEvent, as_row, each_data, list_events
@@ -65,7 +65,7 @@ def test_models_of_both_kinds_are_one_list(database: Database) -> None:
         with pytest.raises(NotFound):
             trained_models.find_model(session, PROJECT, data.id)
     with database.write() as session:
-        assert trained_models.delete_trained_model(session, PROJECT, model_id) == ["k"]
+        assert deletion.delete_trained_model(session, PROJECT, model_id) == ["k"]
 
 
 def test_a_model_stays_while_a_job_starts_from_it(database: Database) -> None:
@@ -74,7 +74,7 @@ def test_a_model_stays_while_a_job_starts_from_it(database: Database) -> None:
     model_id = succeed(database, first)
     submit(database, data.id, needs={"teacher": first})
     with pytest.raises(Conflict), database.write() as session:
-        trained_models.delete_trained_model(session, PROJECT, model_id)
+        deletion.delete_trained_model(session, PROJECT, model_id)
 
 
 def test_details_tell_places_needs_and_models(database: Database) -> None:

@@ -1,0 +1,157 @@
+"""Two transactions at once, on SQLite and PostgreSQL: the second begins while the first is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict, NotFound, WeightworksError
+from core.jobs import deletion, files, inputs, leases, retention, store
+from core.jobs.database import Database
+from core.jobs.models import Job
+from core.jobs.status import Status
+from core.spec import MethodSpec
+from tests.core.jobs.test_retention import PROJECT, add_checkpoint, add_file, claim, submit, succeed
+
+HEAD_START = 0.3
+
+
+def race(database: Database, first: Callable[[Session], Any], second: Callable[[Session], Any]) -> Any:
+    """What `second` answers or raises; it has time to end before `first` commits, unless it must wait for that."""
+
+    def run() -> Any:
+        try:
+            with database.write() as session:
+                return second(session)
+        except WeightworksError as error:
+            return error
+
+    with ThreadPoolExecutor(1) as threads:
+        with database.write() as session:
+            first(session)
+            running = threads.submit(run)
+            wait([running], timeout=HEAD_START)
+        return running.result()
+
+
+def status_of(database: Database, job_id: str) -> Status:
+    with database.read() as session:
+        return store.get_job(session, PROJECT, job_id).status
+
+
+def new_job(session: Session, dataset: str = "file-1", *, needs: dict[str, str] | None = None, **spec: Any) -> Job:
+    made = MethodSpec(method="pca", dataset=dataset, **spec)
+    return store.create_job(session, project_id=PROJECT, spec=made, max_attempts=3, needs=needs)
+
+
+def fail(session: Session, held: leases.Claim) -> None:
+    leases.fail_job(session, held, WeightworksError("no"), is_retryable=False)
+
+
+def test_a_job_that_is_submitted_while_what_it_needs_fails_fails_too(database: Database) -> None:
+    needed = submit(database, "file-1")
+    held = claim(database, needed)
+    made: list[Job] = []
+    race(
+        database,
+        lambda session: made.append(new_job(session, needs={"teacher": needed})),
+        lambda session: fail(session, held),
+    )
+    assert status_of(database, made[0].id) is Status.FAILED
+
+
+def test_a_job_that_is_retried_while_what_it_needs_fails_again_fails_too(database: Database) -> None:
+    needed = submit(database, "file-1")
+    dependent = submit(database, "file-1", needs={"teacher": needed})
+    with database.write() as session:
+        store.cancel_job(session, PROJECT, needed)
+        store.retry_job(session, PROJECT, needed)
+    held = claim(database, needed)
+    race(
+        database,
+        lambda session: store.retry_job(session, PROJECT, dependent),
+        lambda session: fail(session, held),
+    )
+    assert status_of(database, dependent) is Status.FAILED
+
+
+@pytest.mark.parametrize("by", ["id", "job"])
+@pytest.mark.parametrize("deleted", ["model", "job", "old model"])
+def test_what_a_job_starts_from_is_not_deleted_while_that_is_submitted(
+    database: Database, by: str, deleted: str
+) -> None:
+    maker = submit(database, "file-1")
+    model = succeed(database, claim(database, maker))
+
+    def build_on_it(session: Session) -> None:
+        if by == "id":
+            inputs.lock_model(session, PROJECT, model, param="teacher")
+            new_job(session, name=model)  # stands for a field that names a model: the specs here have none
+        else:
+            store.lock_job(session, PROJECT, maker, param="teacher")
+            new_job(session, needs={"teacher": maker})
+
+    def delete(session: Session) -> Any:
+        if deleted == "model":
+            return deletion.delete_trained_model(session, PROJECT, model)
+        if deleted == "job":
+            return deletion.delete_job(session, PROJECT, maker)
+        return retention.drop_artifacts(session, maker, days=-1)
+
+    answer = race(database, build_on_it, delete)
+    assert answer == [] if deleted == "old model" else isinstance(answer, Conflict)
+    with database.read() as session:
+        assert inputs.get_model(session, PROJECT, model).job_id == maker
+
+
+@pytest.mark.parametrize("deleted", ["model", "job"])
+def test_a_job_is_not_submitted_on_what_is_being_deleted(database: Database, deleted: str) -> None:
+    maker = submit(database, "file-1")
+    model = succeed(database, claim(database, maker))
+
+    def delete(session: Session) -> None:
+        if deleted == "model":
+            deletion.delete_trained_model(session, PROJECT, model)
+        else:
+            deletion.delete_job(session, PROJECT, maker)
+
+    lock = lambda session: inputs.lock_model(session, PROJECT, model, param="teacher")  # noqa: E731
+    assert isinstance(race(database, delete, lock), NotFound)
+
+
+def test_what_a_job_goes_on_from_is_not_collected_while_that_is_retried(database: Database) -> None:
+    job_id = submit(database, "file-1")
+    held = claim(database, job_id)
+    add_checkpoint(database, held)
+    with database.write() as session:
+        fail(session, held)
+    answers = []
+    for collect in (
+        lambda session: retention.drop_checkpoints(session, job_id, days=-1),
+        lambda session: deletion.delete_job(session, PROJECT, job_id),
+    ):
+        answers.append(race(database, lambda session: store.retry_job(session, PROJECT, job_id), collect))
+        with database.write() as session:
+            store.cancel_job(session, PROJECT, job_id)
+    assert answers[0] == []
+    assert isinstance(answers[1], Conflict)
+    with database.read() as session:
+        assert len(store.list_checkpoints(session, job_id)) == 1
+
+
+def test_an_expired_file_is_not_collected_while_a_job_takes_it(database: Database) -> None:
+    file_id = add_file(database)
+    with database.write() as session:
+        inputs.get_file(session, PROJECT, file_id).expires_at = 1
+    job_id = submit(database, file_id)
+
+    def use(session: Session) -> None:
+        files.lock_file(session, PROJECT, file_id, param="dataset")
+        new_job(session, file_id)
+        store.cancel_job(session, PROJECT, job_id)
+
+    assert race(database, use, lambda session: retention.delete_expired_file(session, file_id)) is None
