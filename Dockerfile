@@ -23,4 +23,4 @@ RUN pip install --no-deps --editable . \
 USER weightworks
 ENV WEIGHTWORKS_STORAGE_URL=/var/lib/weightworks
 EXPOSE 8000
-CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000", "--no-access-log"]
+CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8000"]

@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from api.announcing import Announcer
+from api.inspecting import Inspector
 from api.reading import EventReader
 from api.stopping import Stopping
 from core.errors import Forbidden, Unauthenticated
@@ -35,6 +36,7 @@ class Server:
     announcer: Announcer
     tail: Tail
     reader: EventReader
+    inspector: Inspector
     stopping: Stopping
 
     def announce(self, session: Session, *, wake: Sequence[str] = ()) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from api.contents import kept
 from api.dependencies import Server
-from core.data.model_archive import inspect_model_archive
-from core.data.profile import inspect
 from core.errors import InvalidRequest
 from core.jobs import files
 from core.jobs.files import BASE_MODEL
@@ -45,7 +42,7 @@ def take_in(
 
     `note` adds to the transaction that writes the row; what it raises undoes all of it.
     """
-    profile = _inspect(path, whole.purpose, max_unpacked_bytes=server.settings.max_unpacked_bytes)
+    profile = server.inspector.inspect(path, is_model=whole.purpose == BASE_MODEL)
     with kept(server, path, whole.sha256), server.database.write() as session:
         file = files.add_file(
             session,
@@ -66,10 +63,3 @@ def check_purpose(purpose: str) -> str:
     if not 0 < len(purpose) <= MAX_PURPOSE or not purpose.isprintable():
         raise InvalidRequest(f"purpose is a short word: dataset, or {BASE_MODEL}", param="purpose")
     return purpose
-
-
-def _inspect(path: Path, purpose: str, *, max_unpacked_bytes: int) -> dict[str, Any] | None:
-    if purpose == BASE_MODEL:
-        inspect_model_archive(path, max_unpacked_bytes=max_unpacked_bytes)
-        return None
-    return inspect(path, max_unpacked_bytes=max_unpacked_bytes).as_dict()

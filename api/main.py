@@ -1,4 +1,4 @@
-"""The HTTP application: `uvicorn api.main:app`."""
+"""The HTTP application; `python -m api` serves it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from api import problems, uploads
 from api.announcing import Announcer
 from api.dependencies import Server
+from api.inspecting import Inspector
 from api.middleware import Surroundings
 from api.reading import EventReader
 from api.routes import api_keys, artifacts, files, health, jobs, methods, models, pipelines, watching
@@ -65,6 +66,7 @@ def create_app(config: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(
         Surroundings,
+        body_seconds=config.body_seconds,
         body_limit=config.max_request_bytes,
         body_limits={
             "/v1/files": config.max_upload_bytes + uploads.OVERHEAD_BYTES,
@@ -90,6 +92,7 @@ def make_server(config: Settings) -> Server:
         announcer=Announcer(publisher, queue.wake),
         tail=Tail(config.redis_url),
         reader=EventReader(database, publisher),
+        inspector=Inspector(config),
         stopping=Stopping(),
     )
 
@@ -97,6 +100,7 @@ def make_server(config: Settings) -> Server:
 async def close_server(server: Server) -> None:
     """Say what is still to be said, then close all connections."""
     server.stopping.close()
+    server.inspector.close()
     server.announcer.close()
     server.reader.close()
     await server.tail.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import time
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,6 +19,7 @@ from core.jobs.models import new_id
 
 log = logging.getLogger("weightworks.api")
 
+LEAST_BYTES_PER_SECOND = 4096
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -29,10 +32,12 @@ class Surroundings:
     """Pure ASGI, so that streams pass through untouched.
 
     `body_limits`: how many bytes the bodies sent to paths like these may have; all others may have `body_limit`.
+    `body_seconds`: how long we wait for a body in all, and a second more for each 4,096 bytes of it.
     """
 
-    def __init__(self, app: ASGIApp, *, body_limit: int, body_limits: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, *, body_seconds: float, body_limit: int, body_limits: Mapping[str, int]) -> None:
         self.app = app
+        self._body_seconds = body_seconds
         self._body_limit = body_limit
         self._body_limits = {re.compile(pattern): limit for pattern, limit in body_limits.items()}
 
@@ -76,23 +81,42 @@ class Surroundings:
         if length.isascii() and length.isdigit() and int(length) > limit:
             await respond(TooLarge(_too_large(limit)))(scope, receive, send)
             return
-        await self.app(scope, _limited(receive, limit), send)
+        await self.app(scope, _limited(receive, limit, self._body_seconds), send)
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive` for bodies that do not tell their length beforehand."""
-    left = limit
+def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
+    """`receive` with an end to the body: to its bytes, where it does not tell their number beforehand, and its time.
+
+    Only the time that we wait counts, not what we take to use what came.
+    """
+    bytes_left, patience = limit, seconds
+    is_whole = False
 
     async def receive_limited() -> Message:
-        nonlocal left
-        message = await receive()
+        nonlocal bytes_left, patience, is_whole
+        if is_whole:
+            return await receive()  # the end of the connection
+        started = time.monotonic()
+        try:
+            message = await asyncio.wait_for(receive(), patience)
+        except TimeoutError:
+            raise HTTPException(408, _too_slow(seconds)) from None
+        patience -= time.monotonic() - started
         if message["type"] == "http.request":
-            left -= len(message.get("body", b""))
-            if left < 0:
+            size = len(message.get("body", b""))
+            patience += size / LEAST_BYTES_PER_SECOND
+            bytes_left -= size
+            is_whole = not message.get("more_body")
+            if bytes_left < 0:
                 raise HTTPException(413, _too_large(limit))
         return message
 
     return receive_limited
+
+
+def _too_slow(seconds: float) -> str:
+    least = f"{LEAST_BYTES_PER_SECOND:,} bytes a second after the first {seconds:g} seconds"
+    return f"the body comes too slowly: send at least {least}, or send it in parts"
 
 
 def _too_large(limit: int) -> str:

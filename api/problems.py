@@ -25,7 +25,8 @@ log = logging.getLogger("weightworks.api")
 
 RAW_RECEIVE = "weightworks.receive"  # where the scope keeps `receive` as the server gave it, without our limit
 DRAIN_SECONDS, DRAIN_BYTES = 1.0, 16 * 2**20
-UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE)  # may be sent in mid-upload
+# May be sent in mid-upload.
+UNREAD = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.INSUFFICIENT_STORAGE)
 
 
 def install(app: FastAPI) -> None:

@@ -37,6 +37,14 @@ class Settings(BaseSettings):
     upload_expiry_seconds: float = Field(86400.0, gt=0, description="How long an upload in parts may take.")
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
+    head_seconds: float = Field(10.0, gt=0, description="How long a client may take for a request's headers.")
+    body_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="How long a client may keep us waiting for its body, and a second more for each 4,096 bytes of it.",
+    )
+    inspection_seconds: int = Field(3600, gt=0, description="Longest that reading an upload may take.")
+    inspection_memory_bytes: int = Field(2 * 2**30, gt=0, description="Most memory that reading an upload may take.")
     preview_seconds: float = Field(60.0, gt=0, description="Longest that a preview may measure a job's first steps.")
     project_max_running_jobs: int = Field(0, ge=0, description="Jobs of a project that may run at once; 0: no limit.")
     project_max_unfinished_jobs: int = Field(

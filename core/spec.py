@@ -83,9 +83,14 @@ class TrainingSpec(MethodSpec):
         None, gt=0, le=0.5, description="Part of the data set held out for validation, instead of a file."
     )
     early_stopping: int | None = Field(
-        None, ge=1, description="Stop after this many epochs without a better validation loss; keep the best weights."
+        None,
+        ge=1,
+        le=100_000,
+        description="Stop after this many epochs without a better validation loss; keep the best weights.",
     )
-    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; none: every 30 seconds.")
+    checkpoint_every: int | None = Field(
+        None, ge=1, le=10**9, description="Steps between checkpoints; none: every 30 seconds."
+    )
 
     @property
     def is_validated(self) -> bool:

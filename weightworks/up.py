@@ -176,8 +176,7 @@ class Stack:
 
 def api_command(listener: socket.socket) -> list[str]:
     """The API on a socket that is bound already: while it is started again, clients wait instead of being refused."""
-    options = ["--fd", str(listener.fileno()), "--no-access-log", "--timeout-graceful-shutdown", "3"]
-    return [sys.executable, "-m", "uvicorn", "api.main:app", *options]
+    return [sys.executable, "-m", "api", "--fd", str(listener.fileno())]
 
 
 def worker_command(workers: int) -> list[str]:

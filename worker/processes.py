@@ -1,27 +1,16 @@
-"""Processes that end with whoever needs them: a signal at the parent's death, groups, and a marker to sweep by."""
+"""Processes that end with whoever needs them: groups, and a marker to sweep by."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 MARKER = "WEIGHTWORKS_SUPERVISOR"  # in the environment of all that a supervisor starts, and of all that these start
-PR_SET_PDEATHSIG = 1
 PROC = Path("/proc")
 SWEEPS = 20
-
-
-def die_with_parent(parent: int) -> None:
-    """Be killed when the process `parent` ends, which must be this process's parent; leave at once if it has ended."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def own_marker() -> str:

@@ -27,6 +27,7 @@ from core.catalog import read_spec
 from core.data.model_archive import unpack_model_archive
 from core.errors import CheckpointDamaged, TrainingFailed, WeightworksError
 from core.execution import train
+from core.processes import die_with_parent
 from core.spec import JobReference, MethodSpec, files_of, models_of
 from core.storage import refusal_of
 from core.training.artifacts import MANIFEST, ArtifactFile, media_type
@@ -34,7 +35,6 @@ from core.training.checkpoint import CheckpointFile, read_checkpoint
 from core.training.run import Control, Interrupted, Level, Run
 from core.training.samples import Sample
 from worker.channel import Channel, Message
-from worker.processes import die_with_parent
 from worker.trainers import UNSUPERVISED
 
 ALIVE_SECONDS = 1.0

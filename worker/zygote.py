@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import WeightworksError
+from core.processes import die_with_parent
 from worker.channel import Channel
-from worker.processes import die_with_parent
 
 REQUEST_BYTES = 4096
 READY, FORKED, ENDED = "ready", "forked", "ended"

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
 
 from api import intake
 from api.contents import forget
@@ -59,7 +58,7 @@ async def upload_file(request: Request, caller: Writer, server: ServerDep) -> Fi
     """
     with server.storage.incoming_file() as (path, target):
         received = await receive(request, target, form=FILE, limit=server.settings.max_upload_bytes)
-        return await run_in_threadpool(_keep, server, caller, path, received)
+        return await server.inspector.in_turn(_keep, server, caller, path, received)
 
 
 def _keep(server: Server, caller: Caller, path: Path, received: Received) -> FileObject:

@@ -168,11 +168,15 @@ def _note_part(server: Server, upload: Upload, part_id: str, received: Received)
 
 
 @router.post("/{upload_id}/complete")
-def complete_upload(body: Completion, upload: Writable, server: ServerDep) -> UploadObject:
+async def complete_upload(body: Completion, upload: Writable, server: ServerDep) -> UploadObject:
     """Put the parts together to a file, which is checked as every file. A repeat answers the same.
 
     After an error the upload is still pending: complete it otherwise, or cancel it.
     """
+    return await server.inspector.in_turn(_complete, body, upload, server)
+
+
+def _complete(body: Completion, upload: Upload, server: Server) -> UploadObject:
     joining.complete(server, upload.project_id, upload.id, part_ids=body.part_ids, md5=body.md5)
     return _shown(server, upload)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from core.data.archives import Container, Member, read_members
 from core.data.compression import Limits, open_data
@@ -17,8 +18,9 @@ CONFIG = "config.json"
 GGUF = b"GGUF"  # what such a file begins with
 GGUF_VERSIONS = (2, 3)
 MAX_CONFIG_BYTES = 2**20
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADER_BYTES = 32 * 2**20  # a third of the format's own limit, and more than any model has
 MAX_MEMBERS = 1000
+MAX_LAYERS, MAX_SIZE = 10_000, 10**9  # what a config.json may ask for
 # What a model folder may bring: data. Everything else (pickled weights, Python files) is left out, never executed.
 KEPT = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".csv", ".png", ".gguf"})
 PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib"})
@@ -119,6 +121,18 @@ def _check_config(member: Member, problems: Problems) -> None:
         problems.add(member.name, "names no model_type: it is not a Hugging Face model's")
     elif "auto_map" in config:
         problems.add(member.name, "needs Python code of its own (auto_map), which is never run here")
+    else:
+        for name, value in _absurd(config):
+            problems.add(member.name, f"{name} is {value:,}: no model is that large")
+
+
+def _absurd(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The sizes that would keep whoever builds such a network busy for ever."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _absurd(value)
+        elif isinstance(value, int) and value > (MAX_LAYERS if "layer" in name else MAX_SIZE):
+            yield name, value
 
 
 def _check_weights(member: Member, problems: Problems) -> None:

@@ -93,6 +93,8 @@ class ParquetFile:
                     thrift_container_size_limit=2**22,
                     page_checksum_verification=True,
                 )
+            except pa.ArrowMemoryError:
+                raise MemoryError from None
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise InvalidData(f"the Parquet file is damaged or cut short: {error!s:.200}") from error
 

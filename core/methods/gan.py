@@ -78,7 +78,10 @@ class GanSpec(TrainingSpec):
     horizontal_flip: bool = Field(False, description="Mirror half of the training images, chosen anew in each step.")
     samples: int = Field(100, ge=1, le=1000, description="Images in a grid of samples.")
     sample_every: int | None = Field(
-        None, ge=1, description="Steps between grids of samples, always of the same codes; none: ten in a run."
+        None,
+        ge=1,
+        le=10**9,
+        description="Steps between grids of samples, always of the same codes; none: ten in a run.",
     )
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the data set, instead of steps.")
     steps: int | None = Field(5000, ge=1, le=10**9, description="Steps of the generator.")

@@ -102,7 +102,7 @@ class SimCLRSpec(TrainingSpec):
             return given.get("optimizer") == "lars"
 
         data = fill(data, "momentum", 0.9, when=is_lars)
-        if isinstance(data, Mapping) and isinstance(size := data.get("batch_size", 256), int) and size > 0:
+        if isinstance(data, Mapping) and isinstance(size := data.get("batch_size", 256), int) and 0 < size < 2**53:
             data = fill(data, "learning_rate", round(0.075 * math.sqrt(size), 6), when=is_lars)
         return data
 

@@ -1,17 +1,16 @@
-"""Runs an API process for each inherited socket, as uvicorn does; what they import, they import once, together."""
+"""Runs an API process for each inherited socket, as `python -m api` does; what they import, they import once."""
 
 import os
 import sys
 
-import uvicorn
-
 import api.main
+from api.serving import run
 
 pids = []
 for descriptor in map(int, sys.argv[1:]):
     pid = os.fork()
     if pid == 0:
-        uvicorn.run(api.main.app, fd=descriptor, access_log=False)
+        run(api.main.app, fd=descriptor)
         os._exit(0)
     pids.append(pid)
 sys.stdout.write(f"{' '.join(map(str, pids))}\n")

@@ -63,7 +63,7 @@ class Service:
         return httpx.Client(base_url=self.api.base_url, headers=headers, timeout=30, event_hooks=hooks, **options)
 
 
-def environment(folder: Path, redis_url: str) -> dict[str, str]:
+def environment(folder: Path, redis_url: str, **changes: str) -> dict[str, str]:
     return {
         **os.environ,
         "WEIGHTWORKS_DATABASE_URL": f"sqlite:///{folder}/jobs.sqlite3",
@@ -75,10 +75,11 @@ def environment(folder: Path, redis_url: str) -> dict[str, str]:
         "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
         "WEIGHTWORKS_MAX_PART_BYTES": str(MAX_PART_BYTES),
         "WEIGHTWORKS_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES),
+        **changes,
     }
 
 
-def start_apis(folder: Path, redis_url: str, count: int) -> tuple[subprocess.Popen[str], list[Api]]:
+def start_apis(folder: Path, redis_url: str, count: int, **changes: str) -> tuple[subprocess.Popen[str], list[Api]]:
     """Start API processes on free ports and wait until they are ready."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     descriptors = [listener.fileno() for listener in listeners]
@@ -87,7 +88,7 @@ def start_apis(folder: Path, redis_url: str, count: int) -> tuple[subprocess.Pop
         parent = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(folder, redis_url),
+            env=environment(folder, redis_url, **changes),
             pass_fds=descriptors,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -68,7 +68,7 @@ def test_a_second_one_on_the_same_home_is_refused(weightworks_up: Any) -> None:
     assert (weightworks_up.home / "connection.json").exists()
 
 
-@pytest.mark.parametrize("name", ["redis-server", "uvicorn"])
+@pytest.mark.parametrize("name", ["redis-server", "-m api"])
 def test_what_dies_is_started_again_and_clients_only_wait(weightworks_up: Any, name: str) -> None:
     def found() -> list[psutil.Process]:
         return [one for one in weightworks_up.family() if name in command_line(one)]

@@ -1,0 +1,106 @@
+"""Serves the application over HTTP with an end to what a client may take: time and bytes for a request's head.
+
+uvicorn by itself waits for ever for the rest of a head, and keeps any number of headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from core.errors import InvalidRequest
+from core.jobs.models import new_id
+from core.settings import settings
+
+HEAD_BYTES = 64 * 1024
+GRACE_SECONDS = 3
+
+
+def run(app: Any, **options: Any) -> None:
+    """Serve until told to stop; `options`: uvicorn's `host` and `port`, or `fd`."""
+    uvicorn.run(app, http=Protocol, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS, **options)
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection. Its first request, and each after it, is to be told within `head_seconds` and HEAD_BYTES."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _is_in_head = True
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._close_after(settings().head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; a head that goes on behind this is measured."""
+        was_in_head = self._is_in_head
+        super().data_received(data)
+        if was_in_head and self._is_in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                self._refuse(status, f"the address and the headers are larger than {HEAD_BYTES:,} bytes")
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._is_in_head, self._head_bytes = True, 0
+        self._close_after(settings().head_seconds)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._is_in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """A client that goes on with a body that was answered already has a moment left to end it."""
+        super().on_response_complete()
+        if self.cycle.more_body:
+            self._close_after(self.timeout_keep_alive)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, as all errors are told here."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+
+    def _close_after(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._time_is_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _time_is_up(self) -> None:
+        if self._is_in_head and self.scope is not None:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the headers came too slowly; send the request again")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer without the application, and hang up."""
+        error = {**InvalidRequest(message).as_dict(), "code": status.name.lower()}
+        body = json.dumps({"error": error}).encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {new_id('req')}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
