@@ -82,6 +82,8 @@ def environment(folder: Path, redis_url: str, **changes: str) -> dict[str, str]:
 def start_apis(folder: Path, redis_url: str, count: int, **changes: str) -> tuple[subprocess.Popen[str], list[Api]]:
     """Start API processes on free ports and wait until they are ready."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    for listener in listeners:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `weightworks up` does
     descriptors = [listener.fileno() for listener in listeners]
     command = [sys.executable, "-m", "tests.api.serve", *map(str, descriptors)]
     with (folder / "api.log").open("ab") as log:

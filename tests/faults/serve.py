@@ -4,10 +4,9 @@ import os
 import signal
 import sys
 
-import uvicorn
-
 import api.main
-from worker.processes import die_with_parent
+from api.serving import run
+from core.processes import die_with_parent
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 parent = os.getpid()
@@ -17,7 +16,7 @@ for line in sys.stdin:
         die_with_parent(parent)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        uvicorn.run(api.main.app, host="127.0.0.1", port=int(line), access_log=False)
+        run(api.main.app, host="127.0.0.1", port=int(line))
         os._exit(0)
     sys.stdout.write(f"{pid}\n")
     sys.stdout.flush()
