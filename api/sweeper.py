@@ -56,13 +56,18 @@ async def sweep_forever(server: Server) -> None:
 
 
 def sweep_once(server: Server, looks: Looks) -> None:
-    """Take back lost leases, then wake a worker for each job that has waited for long, or whose pause is over."""
-    with server.database.read() as session:
+    """Take back lost leases, then wake a worker for each job that has waited for long, or whose pause is over.
+
+    It looks in a transaction that may write, as workers renew in one: while a lock keeps them from it, it waits too,
+    and what it saw before then proves nothing.
+    """
+    asked_at = time.monotonic()
+    with server.database.write() as session:
+        if time.monotonic() - asked_at > server.settings.renew_seconds:
+            looks.forget()
         seen = suspect_leases(session, lease_seconds=server.settings.lease_seconds)
-    if lost := looks.confirm(seen, at=time.monotonic()):
-        with server.database.write() as session:
-            sweep_expired(session, lost)
-        server.announce(session)
+        sweep_expired(session, looks.confirm(seen, at=time.monotonic()))
+    server.announce(session)
     with server.database.read() as session:
         devices = waiting_devices(session, older_than=server.settings.sweep_seconds, limit=MOST_WAKES)
     server.announce(session, wake=devices)

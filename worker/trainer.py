@@ -38,6 +38,7 @@ from worker.channel import Channel, Message
 from worker.trainers import UNSUPERVISED
 
 ALIVE_SECONDS = 1.0
+LISTEN_SECONDS = 0.2
 
 
 class Trainer:
@@ -148,7 +149,10 @@ class Listener(threading.Thread):
         """Until the process ends."""
         while True:
             left = self._until - time.monotonic()
-            readable, _, _ = select.select([self.channel], [], [], None if left == math.inf else max(0.0, left))
+            # A short while at a time: a select does not count how long its process is stopped (SIGSTOP).
+            readable, _, _ = select.select([self.channel], [], [], max(0.0, min(left, LISTEN_SECONDS)))
+            if not readable and left > 0:
+                continue
             if not readable:
                 print("The lease was not renewed in time: the trainer stops.", file=sys.stderr, flush=True)  # noqa: T201
                 os._exit(UNSUPERVISED)

@@ -8,16 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
-
-from tests.faults.jobs import WatchedJob
+from tests.faults.moments import SHORT, trainer_near_its_end
 from tests.faults.parts import suspended
 from tests.faults.stack import Stack
 from tests.faults.trials import Trial, fault
 
 FLUSH_SECONDS = 0.05
-SHORT = {"steps": 100}
-NEAR_END = 40
 
 Breaking = Callable[[Stack, Path], AbstractContextManager[None]]
 
@@ -59,12 +55,6 @@ def disturb_at_each_moment(trial: Trial, breaking: Breaking) -> None:
     for job in trial.jobs:
         job.expect("succeeded", attempts=1)
         trial.require(job.until_ended().fence == 1, f"{job.id} was claimed {job.row().fence} times")
-
-
-def trainer_near_its_end(job: WatchedJob) -> psutil.Process:
-    """The job's trainer, once all but a few of its steps are made."""
-    job.until(lambda: (rows := job.checkpoints()) and rows[0].step >= NEAR_END, what="for its last steps")
-    return job.trainer()
 
 
 @contextmanager
