@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from api.announcing import Announcer
 from api.inspecting import Inspector
+from api.limiting import Buckets, network_of
 from api.reading import EventReader
 from api.stopping import Stopping
 from core.errors import Forbidden, Unauthenticated
@@ -38,6 +40,8 @@ class Server:
     reader: EventReader
     inspector: Inspector
     stopping: Stopping
+    requests: Buckets  # by key
+    strangers: Buckets  # by address: of those who show no key that is known
 
     def announce(self, session: Session, *, wake: Sequence[str] = ()) -> None:
         """After a commit: publish the events that the transaction wrote, and wake a worker for each device."""
@@ -63,18 +67,35 @@ async def get_server(request: Request) -> Server:
     return server
 
 
+async def shown_key(
+    request: Request,
+    server: Annotated[Server, Depends(get_server)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
+    """The API key that is shown, which may be any; raises Unauthenticated, or TooManyRequests before all else."""
+    if credentials is None:
+        server.strangers.take(_address(request))
+        raise Unauthenticated("give an API key: Authorization: Bearer ww-...")
+    server.requests.take(hashlib.sha256(credentials.credentials.encode()).hexdigest())
+    return credentials.credentials
+
+
+def _address(request: Request) -> str:
+    return network_of(request.client.host) if request.client else ""
+
+
 def caller_with(needed: Role) -> Callable[..., Caller]:
     """A dependency that finds the caller by the key, and refuses one whose role does not include `needed`."""
 
     def find(
+        request: Request,
         server: Annotated[Server, Depends(get_server)],
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+        secret: Annotated[str, Depends(shown_key)],
     ) -> Caller:
-        if credentials is None:
-            raise Unauthenticated("give an API key: Authorization: Bearer ww-...")
         with server.database.read() as session:
-            found = find_key(session, credentials.credentials)
+            found = find_key(session, secret)
         if found is None:
+            server.strangers.take(_address(request))
             raise Unauthenticated("this API key is not known here; it may have been deleted")
         key, project = found
         if not key.role.allows(needed):

@@ -16,6 +16,7 @@ from api import problems, uploads
 from api.announcing import Announcer
 from api.dependencies import Server
 from api.inspecting import Inspector
+from api.limiting import BURST_SECONDS, Buckets
 from api.middleware import Surroundings
 from api.reading import EventReader
 from api.routes import api_keys, artifacts, files, health, jobs, methods, models, pipelines, watching
@@ -94,6 +95,8 @@ def make_server(config: Settings) -> Server:
         reader=EventReader(database, publisher),
         inspector=Inspector(config),
         stopping=Stopping(),
+        requests=Buckets(rate=config.requests_per_second, burst=config.request_burst),
+        strangers=Buckets(rate=config.refusals_per_second, burst=BURST_SECONDS * config.refusals_per_second),
     )
 
 
@@ -127,6 +130,8 @@ def _finish_schema(app: FastAPI) -> None:
                 for call in calls.values():
                     call["responses"].pop("422", None)
                     call["responses"]["default"] = error
+                    if "security" in call:
+                        call["responses"]["429"] = {**error, "headers": problems.WAITING_HEADERS}
             app.openapi_schema = schema
         return app.openapi_schema
 

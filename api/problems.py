@@ -42,7 +42,9 @@ def install(app: FastAPI) -> None:
 def respond(error: WeightworksError, headers: Mapping[str, str] | None = None) -> Response:
     """The error as a response."""
     if isinstance(error, TooManyRequests):
-        headers = {"retry-after": str(math.ceil(error.retry_after)), **(headers or {})}
+        milliseconds = math.ceil(1000 * error.retry_after)  # which the openai client obeys first
+        waiting = {"retry-after": str(math.ceil(error.retry_after)), "retry-after-ms": str(milliseconds)}
+        headers = {**waiting, **(headers or {})}
     return _envelope(error.status, error.as_dict(), headers)
 
 
@@ -125,6 +127,12 @@ async def _drain(receive: Receive) -> None:
         if message["type"] != "http.request" or not message.get("more_body"):
             return
         left -= len(message.get("body", b""))
+
+
+WAITING_HEADERS = {
+    "retry-after": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "retry-after-ms": {"description": "The same in milliseconds.", "schema": {"type": "integer"}},
+}
 
 
 def envelope_schema() -> dict[str, Any]:

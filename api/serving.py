@@ -31,7 +31,8 @@ class Protocol(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _is_in_head = True
-    _head_bytes = 0
+    _heads = 0  # that have begun
+    _head_bytes = 0  # of the last, beyond the piece that it began in
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Begin to wait for a request."""
@@ -45,9 +46,9 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that goes on behind this is measured."""
-        was_in_head = self._is_in_head
+        heads = self._heads
         super().data_received(data)
-        if was_in_head and self._is_in_head and not self.transport.is_closing():
+        if self._is_in_head and self._heads == heads and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -57,6 +58,7 @@ class Protocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._is_in_head, self._head_bytes = True, 0
+        self._heads += 1
         self._close_after(settings().head_seconds)
 
     def on_headers_complete(self) -> None:
@@ -89,7 +91,9 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
 
     def _time_is_up(self) -> None:
-        if self._is_in_head and self.scope is not None:
+        if self._is_in_head and self.cycle is not None and not self.cycle.response_complete:
+            self._close_after(settings().head_seconds)  # requests before it are being answered: we do not read on
+        elif self._is_in_head and self.scope is not None:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the headers came too slowly; send the request again")
         else:
             self.transport.close()

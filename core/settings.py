@@ -37,6 +37,13 @@ class Settings(BaseSettings):
     upload_expiry_seconds: float = Field(86400.0, gt=0, description="How long an upload in parts may take.")
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
+    requests_per_second: float = Field(
+        100.0, ge=0, description="Requests that a key may make, of each API process; 0: no limit."
+    )
+    request_burst: int = Field(2000, ge=1, description="Requests that a key which was quiet may make at once.")
+    refusals_per_second: float = Field(
+        5.0, ge=0, description="Requests without a key that is known that an address may make; 0: no limit."
+    )
     head_seconds: float = Field(10.0, gt=0, description="How long a client may take for a request's headers.")
     body_seconds: float = Field(
         30.0,

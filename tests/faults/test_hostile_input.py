@@ -6,10 +6,12 @@ import gzip
 import json
 import os
 import pickle
+import re
 import socket
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -41,6 +43,7 @@ LIMITS = {
     "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(160 * MIB),
     "WEIGHTWORKS_INSPECTION_MEMORY_BYTES": str(448 * MIB),
     "WEIGHTWORKS_INSPECTION_SECONDS": "30",
+    "WEIGHTWORKS_REQUEST_BURST": "1000",
     "WEIGHTWORKS_HEAD_SECONDS": "1.5",
     "WEIGHTWORKS_BODY_SECONDS": "1.5",
 }
@@ -421,3 +424,47 @@ def test_nothing_that_is_sent_becomes_a_header(service: Service, http: httpx.Cli
     with connection(service) as opened:
         opened.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-request-id: a\rset-cookie: a=1\r\n\r\n")
         assert told(drip(opened, b"")) == (400, "bad_request")
+
+
+def answers(opened: socket.socket, count: int) -> Iterator[tuple[int, bytes]]:
+    """The status and the head of each of so many answers off the wire."""
+    with opened.makefile("rb") as stream:
+        for _ in range(count):
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            stream.read(int(re.search(rb"content-length: (\d+)", head)[1]))  # type: ignore[index]
+            yield int(head.split()[1]), head
+
+
+def ask_often(service: Service, key: str, count: int) -> list[tuple[int, bytes]]:
+    """So many requests on one connection, as fast as they can be sent."""
+    request = b"GET /v1/files?limit=1 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n\r\n" % key.encode()
+    with connection(service) as opened:
+        sending = threading.Thread(target=opened.sendall, args=(request * count,))
+        sending.start()
+        found = list(answers(opened, count))
+        sending.join()
+    return found
+
+
+def test_ten_thousand_requests_of_one_key_are_too_many(service: Service, http: httpx.Client) -> None:
+    key = new_project(service)
+    with undisturbed(service):
+        found = ask_often(service, key, 10_000)
+    counts = Counter(status for status, _ in found)
+    assert set(counts) == {200, 429}
+    assert counts[200] >= 1000
+    assert counts[429] > 1000
+    refused = next(head for status, head in found if status == 429)
+    assert re.search(rb"retry-after: 1\r\n", refused)
+    assert 0 < int(re.search(rb"retry-after-ms: (\d+)", refused)[1]) <= 10  # type: ignore[index]
+    assert http.get("/v1/files").status_code == 200, "another key"
+    with service.client(key) as client:
+        client.get("/v1/files")  # the schema is told of it
+        time.sleep(0.02)  # two tokens' time
+        assert client.get("/v1/files").status_code == 200
+
+
+def test_guessing_keys_is_slow(service: Service, http: httpx.Client) -> None:
+    found = Counter(status for status, _ in ask_often(service, "ww-guess", 400))
+    assert set(found) == {401, 429}
+    assert http.get("/v1/files").status_code == 200, "a known key from the same address"
