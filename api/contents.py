@@ -29,18 +29,24 @@ def kept(server: Server, path: Path, sha256: str) -> Iterator[None]:
         server.storage.link(path, key)
 
 
-def forget(server: Server, sha256: str) -> None:
-    """Delete the content unless a row has this hash."""
+def forget(server: Server, sha256: str, *, inode: int | None = None) -> int:
+    """Delete the content unless a row has this hash; answers the bytes that are free then.
+
+    `inode`: only if it is still that one, and nobody has uploaded it again meanwhile.
+    """
     key = file_key(sha256)
     if _is_used(server, sha256):
-        return
+        return 0
     with server.storage.incoming_file() as (aside, _):
         try:
             server.storage.path(key).replace(aside)
         except FileNotFoundError:
-            return
-        if _is_used(server, sha256):
+            return 0
+        told = aside.stat()
+        if (inode is not None and told.st_ino != inode) or _is_used(server, sha256):
             server.storage.link(aside, key)
+            return 0
+    return told.st_size
 
 
 def _is_used(server: Server, sha256: str) -> bool:

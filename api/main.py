@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,12 +15,13 @@ from fastapi_offline import FastAPIOffline
 
 from api import problems, uploads
 from api.announcing import Announcer
+from api.collector import collect_forever
 from api.dependencies import Server
 from api.inspecting import Inspector
 from api.limiting import BURST_SECONDS, Buckets
 from api.middleware import Surroundings
 from api.reading import EventReader
-from api.routes import api_keys, artifacts, files, health, jobs, methods, models, pipelines, watching
+from api.routes import api_keys, artifacts, deleting, files, health, jobs, methods, models, pipelines, watching
 from api.routes import uploads as upload_routes
 from api.stopping import Stopping
 from api.sweeper import sweep_forever
@@ -41,7 +43,8 @@ def create_app(config: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         server = make_server(config)
         app.state.server = server
-        tasks = [asyncio.create_task(server.tail.run()), asyncio.create_task(sweep_forever(server))]
+        running = (server.tail.run(), sweep_forever(server), collect_forever(server))
+        tasks = [asyncio.create_task(one) for one in running]
         try:
             yield
         finally:
@@ -61,7 +64,19 @@ def create_app(config: Settings) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for module in (methods, files, upload_routes, jobs, watching, artifacts, models, pipelines, api_keys, health):
+    for module in (
+        methods,
+        files,
+        upload_routes,
+        jobs,
+        deleting,
+        watching,
+        artifacts,
+        models,
+        pipelines,
+        api_keys,
+        health,
+    ):
         app.include_router(module.router)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     problems.install(app)
@@ -138,4 +153,6 @@ def _finish_schema(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+logging.basicConfig(format="%(levelname)s: %(name)s: %(message)s")
+logging.getLogger("weightworks").setLevel(logging.INFO)
 app = create_app(settings())

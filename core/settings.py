@@ -35,6 +35,22 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(64 * 2**30, gt=0, description="Largest file that may be uploaded.")
     max_part_bytes: int = Field(64 * 2**20, gt=0, description="Largest part of an upload in parts.")
     upload_expiry_seconds: float = Field(86400.0, gt=0, description="How long an upload in parts may take.")
+    collect_seconds: float = Field(600.0, gt=0, description="How often each API process removes what may go.")
+    collect_grace_seconds: float = Field(
+        3600.0, gt=0, description="How long something lies still in storage before it may be taken for an orphan."
+    )
+    keep_submissions_seconds: float = Field(
+        86400.0, gt=0, description="How long a repeat of a submission finds what the first made."
+    )
+    keep_events_days: float = Field(
+        0.0, ge=0, description="How long after a job's end its metrics, logs and samples are kept; 0: for ever."
+    )
+    keep_checkpoints_days: float = Field(
+        30.0, ge=0, description="How long after a job's end its checkpoints are kept; 0: for ever."
+    )
+    keep_artifacts_days: float = Field(
+        0.0, ge=0, description="How long after a job's end its model and artifacts are kept; 0: for ever."
+    )
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
     requests_per_second: float = Field(

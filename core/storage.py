@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -47,10 +48,15 @@ class Storage:
 
     @contextmanager
     def incoming_file(self) -> Iterator[tuple[Path, BinaryIO]]:
-        """A new file to stream into, on the same disk; it is gone afterwards unless `keep` moved it."""
+        """A new file to stream into, on the same disk; it is gone afterwards unless `keep` moved it.
+
+        It is locked until then, or until this process is killed: that tells others whether somebody is at work on it.
+        """
         path = self.incoming / secrets.token_hex(12)
         try:
             with path.open("wb") as file:
+                with contextlib.suppress(OSError):  # a network's disk may know no locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
                 yield path, file
         finally:
             path.unlink(missing_ok=True)
@@ -74,14 +80,28 @@ class Storage:
             raise
 
     def delete(self, key: str) -> None:
-        """Forget a key; one that is not there is no error."""
-        self.path(key).unlink(missing_ok=True)
+        """Forget a key, and the folders that are empty then; one that is not there is no error."""
+        path = self.path(key)
+        path.unlink(missing_ok=True)
+        self._remove_empty(path.parent)
+
+    def delete_folder(self, key: str) -> None:
+        """Forget all keys that begin with this folder; one that is not there is no error."""
+        path = self.path(key)
+        shutil.rmtree(path, ignore_errors=True)
+        self._remove_empty(path.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):
+            while self.root in folder.parents and folder.parent != self.root:
+                folder.rmdir()
+                folder = folder.parent
 
     def run_folder(self, job_id: str, fence: int) -> Path:
         """An empty folder for one attempt's scratch, artifacts and checkpoints, on the storage's disk."""
         folder = self.root / "runs" / job_id / str(fence)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        _with_folder(folder, Path.mkdir)
         return folder
 
     def check(self) -> None:
@@ -137,6 +157,11 @@ def file_key(sha256: str) -> str:
 def part_key(part_id: str) -> str:
     """Where a part of an upload lies until the upload is complete."""
     return f"parts/{part_id}"
+
+
+def job_folder(job_id: str) -> str:
+    """What the keys of all that a job has stored begin with."""
+    return f"jobs/{job_id}"
 
 
 def artifact_key(job_id: str, fence: int, path: str) -> str:

@@ -43,7 +43,13 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
         http.post(f"/v1/jobs/{waiting}/{change}").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/cancel").raise_for_status()
-    for path in (f"models/{model}", f"files/{file}", f"api_keys/{extra}"):
+    for path in (
+        f"jobs/{job}/checkpoints/{checkpoint}",
+        f"models/{model}",
+        f"files/{file}",
+        f"api_keys/{extra}",
+        f"jobs/{job}",
+    ):
         http.delete(f"/v1/{path}").raise_for_status()
     fine = {(method, path) for method, path, status in service.schema.seen if status < 300}
     assert {call for call in service.schema.operations if call[1].startswith("/v1/")} - fine == set()
