@@ -19,6 +19,7 @@ from core.jobs.models import new_id
 
 log = logging.getLogger("weightworks.api")
 
+ARRIVED = "weightworks.arrived"  # where the scope keeps when the request came, by the monotonic clock
 LEAST_BYTES_PER_SECOND = 4096
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -72,6 +73,7 @@ class Surroundings:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[RAW_RECEIVE] = receive
+        scope[ARRIVED] = time.monotonic()
         if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
             await respond(InvalidRequest("the address contains a NUL character"))(scope, receive, send)
             return

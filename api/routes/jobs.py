@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from api import measuring, submission
 from api.dependencies import PageDep, Reader, ServerDep, Writer
-from api.idempotency import IdempotencyKey, submit_once
+from api.idempotency import Submitter, submit_once
 from api.presenting import job_object, job_objects, page_of
 from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
 from core.catalog import job_spec
@@ -27,14 +27,14 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.post("", status_code=202)
-def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, idempotency_key: IdempotencyKey = None) -> JobObject:
+def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, envelope: Submitter) -> JobObject:
     """Submit a job: a method, a data set, and what the method's spec allows."""
 
     def make(session: Session) -> str:
         checked = submission.check_submission(session, caller.project_id, spec)
         return submission.submit(session, caller.project_id, checked, max_attempts=server.settings.max_attempts).id
 
-    job_id, session = submit_once(server, caller, idempotency_key, spec.model_dump(mode="json"), make)
+    job_id, session = submit_once(server, envelope, spec.model_dump(mode="json"), make)
     server.announce(session, wake=[spec.device])
     return _job(server, caller, job_id)
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api import submission
 from api.dependencies import Caller, PageDep, Reader, ServerDep, Writer
-from api.idempotency import IdempotencyKey, submit_once
+from api.idempotency import Submitter, submit_once
 from api.presenting import page_of, pipeline_objects
 from api.schemas import ListOf, PipelineObject
 from core.catalog import job_spec
@@ -42,15 +42,13 @@ class PipelineRequest(Frozen):
 
 
 @router.post("", status_code=202)
-def submit_pipeline(
-    body: PipelineRequest, caller: Writer, server: ServerDep, idempotency_key: IdempotencyKey = None
-) -> PipelineObject:
+def submit_pipeline(body: PipelineRequest, caller: Writer, server: ServerDep, envelope: Submitter) -> PipelineObject:
     """Submit several jobs at once, all or none; each waits for the weights that it needs."""
 
     def make(session: Session) -> str:
         return _create(session, caller, body, max_attempts=server.settings.max_attempts)
 
-    pipeline_id, session = submit_once(server, caller, idempotency_key, body.model_dump(mode="json"), make)
+    pipeline_id, session = submit_once(server, envelope, body.model_dump(mode="json"), make)
     ready = [spec.device for spec in body.jobs.values() if not submission.local_needs(spec, body.jobs)]
     server.announce(session, wake=ready)
     return get_pipeline(pipeline_id, caller, server)
