@@ -60,6 +60,7 @@ def upload_object(seen: Seen, *, max_part_bytes: int) -> schemas.UploadObject:
         purpose=upload.purpose,
         mime_type=upload.mime_type,
         status=seen.status,
+        expires_after=None if not upload.file_seconds else schemas.ExpiryObject(seconds=upload.file_seconds),
         file=None if seen.file is None else file_object(seen.file),
         max_part_bytes=max_part_bytes,
     )

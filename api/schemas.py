@@ -78,6 +78,13 @@ class FileObject(Answer):
     profile: dict[str, Any] | None = Field(description="What was found inside.")
 
 
+class ExpiryObject(Answer):
+    """How long a file is kept."""
+
+    anchor: Literal["created_at"] = "created_at"
+    seconds: int
+
+
 class UploadObject(Answer):
     """A file that comes in parts."""
 
@@ -90,6 +97,7 @@ class UploadObject(Answer):
     purpose: str
     mime_type: str
     status: UploadStatus
+    expires_after: ExpiryObject | None = Field(description="How long the file is kept; null: until it is deleted.")
     file: FileObject | None = Field(description="What it became; null until it is complete, and once that is deleted.")
     max_part_bytes: int = Field(description="The largest part that is taken.")
 

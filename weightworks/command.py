@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -195,6 +196,26 @@ def retry(context: typer.Context, job: JobId, as_json: Json = False) -> None:
 
 
 @app.command()
+def delete(
+    context: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Of jobs, files or models.")],
+    only_checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Of jobs, only the checkpoints.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete jobs with all they left, files, or models; what an unfinished job needs is refused."""
+    with client(context) as ours:
+        gone = []
+        for one in ids:
+            for name, remove in _removals(ours, one, only_checkpoints=only_checkpoints).items():
+                remove()
+                gone.append(name)
+                if not as_json:
+                    console.print(f"{name} is deleted")
+        if as_json:
+            display.show_json(gone)
+
+
+@app.command()
 def download(
     context: typer.Context,
     job: JobId,
@@ -326,6 +347,18 @@ def _upload(ours: Client, path: Path, *, is_model: bool) -> File:
         raise WeightworksError(f"{path} cannot be read: {error.strerror}") from None
     with display.transfer(path.name, total=total) as tell:
         return ours.files.upload(path, purpose=MODEL if is_model else DATA_SET, on_bytes=tell)
+
+
+def _removals(ours: Client, id: str, *, only_checkpoints: bool) -> dict[str, Callable[[], None]]:
+    """How to delete what an id names, and how to delete a job's checkpoints, by what is named."""
+    if only_checkpoints:
+        found = ours.jobs.checkpoints(id)
+        return {one.id: partial(ours.jobs.delete_checkpoint, id, one.id) for one in found}
+    kinds = {"job": ours.jobs.delete, "file": ours.files.delete, "model": ours.models.delete}
+    kind = id.partition("-")[0]
+    if kind not in kinds:
+        raise typer.BadParameter(f"'{id}' is the id of no job, file or model: theirs begin with {', '.join(kinds)}")
+    return {id: partial(kinds[kind], id)}
 
 
 def _watch(ours: Client, jobs: dict[str, Job]) -> None:

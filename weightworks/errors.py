@@ -12,6 +12,7 @@ WeightworksError
 │   ├── RateLimited           429
 │   └── ServerFailed          5xx
 ├── DownloadDamaged           what arrived does not match its SHA-256
+├── UploadDamaged             what was sent does not arrive as it was
 ├── WaitedTooLong             a job did not end within the time given
 ├── UnreadableSpec            a spec that is no JSON object, or a setting that is no key=value
 └── CannotStart               `weightworks up` cannot run here
@@ -82,6 +83,10 @@ class ServerFailed(RequestRefused):
 
 class DownloadDamaged(WeightworksError):
     """What arrived does not match its SHA-256."""
+
+
+class UploadDamaged(WeightworksError):
+    """What was sent does not arrive as it was."""
 
 
 class WaitedTooLong(WeightworksError):

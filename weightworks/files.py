@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -14,12 +14,9 @@ from weightworks.downloads import fetch
 from weightworks.pages import all_pages
 from weightworks.records import read
 from weightworks.transport import Transport
-
-UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=3600.0)  # the answer comes once the whole file has been checked
+from weightworks.uploads import PART_BYTES, TIMEOUT, OnBytes, Wanted, upload_in_parts
 
 DATA_SET, MODEL = "dataset", "base-model"
-
-OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,7 @@ class File:
     created_at: int
     sha256: str
     purpose: str = ""
+    expires_at: int | None = None
     kind: str | None = None
     profile: dict[str, Any] | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -49,24 +47,34 @@ class Files:
         *,
         purpose: str = DATA_SET,
         filename: str | None = None,
+        keep_seconds: int | None = None,
+        part_bytes: int = PART_BYTES,
         on_bytes: OnBytes | None = None,
     ) -> File:
-        """Stream a file up. Raises Invalid, with what is wrong by line or member, if nothing can be learned from it.
+        """Send a file up. Raises Invalid, with what is wrong by line or member, if nothing can be learned from it.
 
-        `on_bytes` is told, now and then, how many more bytes have been sent; a negative number if it starts again.
+        One of more than `part_bytes` goes in parts: after a cut, or if this process ends, the next `upload` of the
+        same file goes on from what arrived. `keep_seconds`: the file is forgotten by itself then; from an hour to
+        thirty days. `on_bytes` is told, now and then, how many more bytes have been sent; a negative number if some
+        are sent again.
         """
         path = Path(path)
         name = filename or path.name
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        expiry = {} if keep_seconds is None else {"anchor": "created_at", "seconds": keep_seconds}
+        if (size := path.stat().st_size) > part_bytes:
+            wanted = Wanted(name, purpose, media_type, size, expiry or None)
+            tell = on_bytes or (lambda count: None)
+            found = upload_in_parts(self._transport, path, wanted, part_bytes=part_bytes, on_bytes=tell)
+            return read(File, found)
+        fields = {"purpose": purpose, **{f"expires_after[{field}]": str(value) for field, value in expiry.items()}}
         with path.open("rb") as content:
             counted = cast(IO[bytes], Counted(content, on_bytes or (lambda count: None)))
 
             def build(http: httpx.Client) -> httpx.Request:
                 counted.seek(0)
                 files = {"file": (name, counted, media_type)}
-                return http.build_request(
-                    "POST", "/v1/files", data={"purpose": purpose}, files=files, timeout=UPLOAD_TIMEOUT
-                )
+                return http.build_request("POST", "/v1/files", data=fields, files=files, timeout=TIMEOUT)
 
             return read(File, self._transport.send(build))
 

@@ -156,6 +156,14 @@ class Jobs:
         """Queue a failed or cancelled job again, from its last checkpoint."""
         return read(Job, self._transport.post(f"/v1/jobs/{job_id}/retry"))
 
+    def delete(self, job_id: str) -> None:
+        """Delete a job that is over, with its model, artifacts, checkpoints, samples and events."""
+        self._transport.delete(f"/v1/jobs/{job_id}")
+
+    def delete_checkpoint(self, job_id: str, checkpoint_id: str) -> None:
+        """Delete a checkpoint of a job that is over."""
+        self._transport.delete(f"/v1/jobs/{job_id}/checkpoints/{checkpoint_id}")
+
     def wait(self, job_id: str, *, timeout: float | None = None) -> Job:
         """The job once it is over, however it ended. Raises WaitedTooLong."""
         ends_at = time.monotonic() + timeout if timeout is not None else None

@@ -57,12 +57,13 @@ def trained(client: Client, images: File) -> Job:
 
 
 class Relay:
-    """Passes connections on to a server; each is cut after so many bytes of the answers, until told otherwise."""
+    """Passes connections on to a server; each is cut after so many bytes of the answers, or of what is sent."""
 
     def __init__(self, port: int) -> None:
         self.server_port = port
         self.cut_after: int | None = None
-        self.connections = 0
+        self.cut_sent_after: int | None = None
+        self.connections = self.sent = 0
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -73,13 +74,14 @@ class Relay:
                 near, _ = self.socket.accept()
                 self.connections += 1
                 far = socket.create_connection(("127.0.0.1", self.server_port))
-                threading.Thread(target=self._pass, args=(near, far, None), daemon=True).start()
+                threading.Thread(target=self._pass, args=(near, far, self.cut_sent_after), daemon=True).start()
                 threading.Thread(target=self._pass, args=(far, near, self.cut_after), daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, left: int | None) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(65536):
                 target.sendall(chunk if left is None else chunk[:left])
+                self.sent += len(chunk) if target.getpeername()[1] == self.server_port else 0
                 left = None if left is None else left - len(chunk)
                 if left is not None and left <= 0:
                     break

@@ -91,3 +91,17 @@ def test_without_a_server_it_says_how_to_get_one(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "weightworks up" in done.stderr
+
+
+def test_what_is_no_longer_wanted_is_deleted(run: Any, tmp_path: Path) -> None:
+    write_table(tmp_path / "table.csv")
+    file = json.loads(run("upload", "table.csv", "--json"))["id"]
+    job = json.loads(run("submit", "--method", "pca", "--dataset", file, "n_components=2", "--json"))["id"]
+    run("watch", job)
+    run("delete", job, "--checkpoints")
+    model = json.loads(run("job", job, "--json"))["model"]
+    assert json.loads(run("delete", model, "--json")) == [model]
+    assert f"{job} is deleted" in run("delete", job, file)
+    for one in (job, file, model):
+        assert one in run("delete", one, status=1)
+    assert "begin with job, file, model" in run("delete", "something", status=2)
