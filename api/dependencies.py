@@ -19,7 +19,7 @@ from api.stopping import Stopping
 from core.errors import Forbidden, Unauthenticated
 from core.jobs.database import Database
 from core.jobs.events import added_events
-from core.jobs.keys import find_key
+from core.jobs.keys import DEFAULT_PROJECT, find_key
 from core.jobs.status import Role
 from core.jobs.store import Order
 from core.progress import Publisher, Tail
@@ -56,6 +56,11 @@ class Caller:
     project_id: str
     project_name: str
     role: Role
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether they run the server: admins of the project `default`."""
+        return self.role is Role.ADMIN and self.project_name == DEFAULT_PROJECT
 
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `Authorization: Bearer ww-...`")
@@ -105,10 +110,18 @@ def caller_with(needed: Role) -> Callable[..., Caller]:
     return find
 
 
+def operator(caller: Annotated[Caller, Depends(caller_with(Role.ADMIN))]) -> Caller:
+    """The caller, if an admin of the project `default`: who runs the server."""
+    if not caller.is_operator:
+        raise Forbidden(f"this needs an admin key of the project '{DEFAULT_PROJECT}'")
+    return caller
+
+
 ServerDep = Annotated[Server, Depends(get_server)]
 Reader = Annotated[Caller, Depends(caller_with(Role.READ))]
 Writer = Annotated[Caller, Depends(caller_with(Role.WRITE))]
 Admin = Annotated[Caller, Depends(caller_with(Role.ADMIN))]
+Operator = Annotated[Caller, Depends(operator)]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,20 @@ from api.inspecting import Inspector
 from api.limiting import BURST_SECONDS, Buckets
 from api.middleware import Surroundings
 from api.reading import EventReader
-from api.routes import api_keys, artifacts, deleting, files, health, jobs, methods, models, pipelines, watching
+from api.routes import (
+    api_keys,
+    artifacts,
+    deleting,
+    files,
+    health,
+    jobs,
+    methods,
+    models,
+    pipelines,
+    projects,
+    watching,
+    workers,
+)
 from api.routes import uploads as upload_routes
 from api.stopping import Stopping
 from api.sweeper import sweep_forever
@@ -75,6 +88,8 @@ def create_app(config: Settings) -> FastAPI:
         models,
         pipelines,
         api_keys,
+        projects,
+        workers,
         health,
     ):
         app.include_router(module.router)

@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.dependencies import Page
 from api.lineage import lineages_of, origins_of
+from api.waiting import waiting_object
 from core.jobs import store
-from core.jobs.details import COUNTED, Details, details_of
+from core.jobs.details import Details, details_of
 from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, TrainedModel, UploadPart
 from core.jobs.status import Status
 from core.jobs.uploads import Seen
+from core.settings import Settings
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -78,16 +80,16 @@ def part_object(part: UploadPart) -> schemas.PartObject:
     )
 
 
-def job_object(session: Session, job: Job) -> schemas.JobObject:
+def job_object(session: Session, job: Job, settings: Settings) -> schemas.JobObject:
     """A job, with everything that is known of it."""
-    return job_objects(session, [job])[0]
+    return job_objects(session, [job], settings)[0]
 
 
-def job_objects(session: Session, jobs: Sequence[Job]) -> list[schemas.JobObject]:
+def job_objects(session: Session, jobs: Sequence[Job], settings: Settings) -> list[schemas.JobObject]:
     """Jobs of one project, with everything that is known of them."""
     if not jobs:
         return []
-    details = details_of(session, jobs[0].project_id, jobs)
+    details = details_of(session, jobs[0].project_id, jobs, settings)
     lineages = lineages_of(session, jobs, details)
     return [_job_object(job, details[job.id], lineages[job.id]) for job in jobs]
 
@@ -106,7 +108,7 @@ def _job_object(job: Job, details: Details, lineage: dict[str, Any]) -> schemas.
         priority=job.priority,
         progress=_progress(job),
         metrics=finite(job.metrics),
-        waiting=_waiting(job, details) if job.status is Status.QUEUED else None,
+        waiting=waiting_object(job, details),
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         attempts=[_attempt_object(row) for row in details.attempts],
@@ -159,33 +161,6 @@ def _progress(job: Job) -> schemas.ProgressObject | None:
         rate=rate,
         estimated_finish=int(known["at"] + left) if left is not None and job.status is Status.RUNNING else None,
     )
-
-
-def _waiting(job: Job, details: Details) -> schemas.WaitingObject:
-    worker = {"auto": "any", "cpu": "any", "cuda": "gpu"}[job.device]
-    needs = [
-        schemas.NeededJob(field=need.field, job=need.job_id, status=need.status)
-        for need in details.needs
-        if need.status is not Status.SUCCEEDED
-    ]
-    if needs:
-        names = ", ".join(f"{need.job} ({need.status})" for need in needs)
-        reason = f"waits for the weights of {names}"
-        return schemas.WaitingObject(reason=reason, position=None, ahead=[], needs=needs, worker=worker)
-    place = details.place
-    position = place.position if place else None
-    reason = f"waits for a worker; {_before(position)}"
-    return schemas.WaitingObject(
-        reason=reason, position=position, ahead=place.ahead if place else [], needs=[], worker=worker
-    )
-
-
-def _before(position: int | None) -> str:
-    if position is None:
-        return f"over {COUNTED} jobs are ahead of it"
-    if position == 1:
-        return "it is next"
-    return f"{position - 1} {'job is' if position == 2 else 'jobs are'} ahead of it"
 
 
 def event_object(event: Event) -> schemas.EventObject:
@@ -259,10 +234,12 @@ def model_object(model: TrainedModel | File, *, project: str) -> schemas.ModelOb
     )
 
 
-def pipeline_objects(session: Session, pipelines: Sequence[Pipeline]) -> list[schemas.PipelineObject]:
+def pipeline_objects(
+    session: Session, pipelines: Sequence[Pipeline], settings: Settings
+) -> list[schemas.PipelineObject]:
     """Pipelines and their jobs, by their local names."""
     jobs = store.jobs_of_pipelines(session, [pipeline.id for pipeline in pipelines])
-    shown = {job.id: job for job in job_objects(session, jobs)}
+    shown = {job.id: job for job in job_objects(session, jobs, settings)}
     found = []
     for pipeline in pipelines:
         mine = {job.pipeline_step or job.id: shown[job.id] for job in jobs if job.pipeline_id == pipeline.id}

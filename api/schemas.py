@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.jobs.status import Role, Status, UploadStatus
+from core.jobs.waiting import WaitsFor
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -136,8 +137,11 @@ class WaitingObject(Answer):
     """Why a queued job does not run yet."""
 
     reason: str
+    what: WaitsFor = Field(description="What it waits for: the one thing that keeps it from running.")
+    until: int | None = Field(description="When the pause after its last attempt ends.")
+    limit: int | None = Field(description="What the quota allows that keeps it.")
     position: int | None = Field(
-        description="Its place among all that could start; 1: it is next. Null far back, and if it needs other jobs."
+        description="Its place among all that could start; 1: it is next. Null far back, and if something keeps it."
     )
     ahead: list[str] = Field(description="The first of the project's own jobs that start before it.")
     needs: list[NeededJob]
@@ -342,6 +346,51 @@ class PipelineObject(Answer):
     name: str | None
     status: Status
     jobs: dict[str, JobObject]
+
+
+class WorkerObject(Answer):
+    """A slot of a worker: it trains one job at a time."""
+
+    id: str
+    object: Literal["worker"] = "worker"
+    host: str
+    has_gpu: bool
+    started_at: int
+    seen_at: int
+    drain_requested: bool
+    is_draining: bool = Field(description="It takes no new job.")
+    is_busy: bool
+    job: str | None = Field(description="The job it holds; null if that is another project's.")
+
+
+class QuotasObject(Answer):
+    """What a project may use."""
+
+    max_running_jobs: int | None
+    max_unfinished_jobs: int | None
+    max_stored_bytes: int | None
+    max_gpu_seconds: int | None
+
+
+class UsageObject(Answer):
+    """What a project uses."""
+
+    running_jobs: int
+    unfinished_jobs: int
+    stored_bytes: int
+    gpu_seconds: int = Field(description="In the last 30 days.")
+
+
+class ProjectObject(Answer):
+    """A project, its quotas, and how much of them it uses."""
+
+    id: str
+    object: Literal["project"] = "project"
+    name: str
+    created_at: int
+    quotas: QuotasObject = Field(description="Its own; null: the server's default; 0: no limit.")
+    limits: QuotasObject = Field(description="What holds for it; null: no limit.")
+    usage: UsageObject
 
 
 class ApiKeyObject(Answer):

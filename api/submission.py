@@ -107,7 +107,7 @@ def inputs_to_measure(session: Session, project_id: str, spec: MethodSpec) -> di
 
 
 def submit(session: Session, project_id: str, checked: Checked, *, max_attempts: int, **pipeline: Any) -> Job:
-    """Write the job of a checked spec."""
+    """Write the job of a checked spec, which the project's quotas allow."""
     return create_job(
         session, project_id=project_id, spec=checked.spec, max_attempts=max_attempts, needs=checked.needs, **pipeline
     )

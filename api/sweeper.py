@@ -11,8 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
-from core.jobs.details import waiting_devices
 from core.jobs.leases import Suspect, suspect_leases, sweep_expired
+from core.jobs.quotas import Quotas
+from core.jobs.waiting import waiting_devices
+from core.jobs.workers import has_gone_workers, remove_gone
 
 MOST_WAKES = 16  # a worker that was woken looks on until nothing is left
 RENEWALS_MISSED = 3  # between two looks that see the same lease ended
@@ -56,7 +58,7 @@ async def sweep_forever(server: Server) -> None:
 
 
 def sweep_once(server: Server, looks: Looks) -> None:
-    """Take back lost leases, then wake a worker for each job that has waited for long, or whose pause is over.
+    """Take back lost leases, then wake a worker for each job that has waited for long; forget workers that are gone.
 
     It looks in a transaction that may write, as workers renew in one: while a lock keeps them from it, it waits too,
     and what it saw before then proves nothing.
@@ -68,6 +70,11 @@ def sweep_once(server: Server, looks: Looks) -> None:
         seen = suspect_leases(session, lease_seconds=server.settings.lease_seconds)
         sweep_expired(session, looks.confirm(seen, at=time.monotonic()))
     server.announce(session)
+    older_than, defaults = server.settings.sweep_seconds, Quotas.of_server(server.settings)
     with server.database.read() as session:
-        devices = waiting_devices(session, older_than=server.settings.sweep_seconds, limit=MOST_WAKES)
+        devices = waiting_devices(session, older_than=older_than, limit=MOST_WAKES, defaults=defaults)
+        is_any_gone = has_gone_workers(session, beat_seconds=server.settings.renew_seconds)
     server.announce(session, wake=devices)
+    if is_any_gone:
+        with server.database.write() as session:
+            remove_gone(session, beat_seconds=server.settings.renew_seconds)

@@ -13,11 +13,13 @@ from weightworks.jobs import Jobs
 from weightworks.methods import Methods
 from weightworks.models import Models
 from weightworks.pipelines import Pipelines
+from weightworks.projects import Projects
 from weightworks.transport import Transport
+from weightworks.workers import Workers
 
 
 class Client:
-    """A server's files, methods, jobs, models, pipelines and keys.
+    """A server's files, methods, jobs, models, pipelines, keys, projects and workers.
 
     Which server: the arguments, or WEIGHTWORKS_BASE_URL and WEIGHTWORKS_API_KEY, or the one that `weightworks up` runs
     on this machine (in `home`, WEIGHTWORKS_HOME, or ~/.weightworks). Raises NotConnected if none is known.
@@ -39,6 +41,8 @@ class Client:
         self.models = Models(self._transport)
         self.pipelines = Pipelines(self._transport)
         self.api_keys = ApiKeys(self._transport)
+        self.projects = Projects(self._transport)
+        self.workers = Workers(self._transport)
 
     def close(self) -> None:
         """Close the connections."""

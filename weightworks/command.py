@@ -23,6 +23,7 @@ from weightworks.jobs import Job
 from weightworks.specs import Upload, read_settings, read_spec, with_uploads
 from weightworks.up import up as run_stack
 from weightworks.watching import watch as watch_jobs
+from weightworks.workers import Worker
 
 REFUSED, NO_SERVER, NOT_SUCCEEDED = 1, 3, 4
 SHOWN_PROBLEMS = 20
@@ -270,6 +271,31 @@ def methods(
 
 
 @app.command()
+def workers(context: typer.Context, as_json: Json = False) -> None:
+    """List the workers that run, and the job that each holds."""
+    with client(context) as ours:
+        found = list(ours.workers.list())
+        if as_json:
+            return display.show_json([one.raw for one in found])
+        return display.show_table(WORKER_COLUMNS, [_worker_row(one) for one in found], empty="No worker runs.")
+
+
+@app.command()
+def drain(
+    context: typer.Context,
+    worker: Annotated[str, typer.Argument(metavar="WORKER", help="The worker's id; see `weightworks workers`.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Have it take jobs again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Have a worker give its job back, with a checkpoint, and take no more."""
+    with client(context) as ours:
+        found = ours.workers.resume(worker) if undo else ours.workers.drain(worker)
+        if as_json:
+            return display.show_json(found.raw)
+        return display.show_table(WORKER_COLUMNS, [_worker_row(found)], empty="")
+
+
+@app.command()
 def logs(context: typer.Context, job: JobId, as_json: Json = False) -> None:
     """Print what the trainer itself printed."""
     with client(context) as ours:
@@ -294,6 +320,17 @@ def _row(job: Job) -> tuple[str, ...]:
         display.when(job.created_at),
         _brief(job.metrics),
     )
+
+
+WORKER_COLUMNS = ("worker", "host", "device", "does", "since")
+
+
+def _worker_row(worker: Worker) -> tuple[str, ...]:
+    does = worker.job or ("a job of another project" if worker.is_busy else "")
+    if worker.is_draining or worker.drain_requested:
+        does = f"drains; {does}" if does else "takes no job"
+    device = "GPU" if worker.has_gpu else "CPU"
+    return (escape(worker.id), escape(worker.host), device, does or "waits for a job", display.when(worker.started_at))
 
 
 def _brief(values: dict[str, float]) -> str:

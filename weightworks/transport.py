@@ -40,6 +40,10 @@ class Transport:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return self._json(lambda http: http.build_request("POST", path, json=body, headers=headers))
 
+    def patch(self, path: str, body: Any) -> Any:
+        """Change what is at a path."""
+        return self._json(lambda http: http.build_request("PATCH", path, json=body))
+
     def delete(self, path: str) -> Any:
         """Delete what is at a path."""
         return self._json(lambda http: http.build_request("DELETE", path))

@@ -51,6 +51,11 @@ class CheckpointShelf:
         kept = Kept(new_id("ckpt"), key, step, message["bytes"], message["sha256"], dict(metrics))
         self._waiting = [*(one for one in self._waiting if one.step != step), kept]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the table has all of them."""
+        return not self._waiting
+
     def register(self, session: Session) -> None:
         """Note what is new in the table. Raises LeaseLost."""
         self._superseded = []

@@ -58,6 +58,7 @@ def settle(supervisor: Supervisor, *, storage: Storage, folder: Path) -> None:
 
     Whether a job that did not finish is cancelled, paused or queued again, its row says at that moment.
     """
+    supervisor.journal.insist(supervisor.register_checkpoints, is_over=supervisor.must_leave)
     ending = supervisor.ending or {"type": "died"}
     if ending["type"] == "finished":
         _publish(supervisor, ending, storage=storage, folder=folder)

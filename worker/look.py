@@ -20,11 +20,13 @@ from sqlalchemy.orm import Session
 from core.errors import WeightworksError
 from core.jobs.database import AWAY, Database
 from core.jobs.leases import Claim, LeaseLost, claim_job, fail_job, release_job
+from core.jobs.quotas import Quotas
 from core.progress import Publisher
 from core.settings import Settings
 from core.storage import Storage, refusal_of
 from worker.endings import settle
 from worker.journal import Journal, first_line
+from worker.presence import Presence
 from worker.processes import sweep_orphans
 from worker.supervisor import Supervisor
 from worker.trainers import Zygote, ZygoteDied
@@ -35,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One slot: one job at a time, one warm fork server.
+    """One slot: one job at a time, one warm fork server. What it tells of itself others see in the table of workers.
 
     `drain` is a descriptor that becomes readable when the worker must leave.
     """
@@ -48,7 +50,15 @@ class Worker:
         self._database = Database(settings.database_url)
         self._publisher = Publisher(settings.redis_url)
         self._storage = Storage(settings.storage_path)
+        self._quotas = Quotas.of_server(settings)
         self._is_looking = threading.Lock()
+        self._presence = Presence(
+            self.owner,
+            self._database,
+            beat_seconds=settings.renew_seconds,
+            has_gpu=lambda: self.zygote.has_gpu if self.zygote.is_ready else None,
+            is_leaving=self.is_draining,
+        )
 
     def start(self) -> None:
         """Clear up after workers that were killed, warm up, and look now and then without being told.
@@ -57,18 +67,22 @@ class Worker:
         """
         sweep_orphans()
         self.zygote.start()
+        self._presence.start()
         threading.Thread(target=self._look_now_and_then, name="look", daemon=True).start()
 
     def look(self) -> None:
         """Train what can be claimed, until there is nothing or the worker must leave."""
         with self._is_looking:
             try:
-                while not self.is_draining() and (held := self._claim()) is not None:
+                while self._takes_jobs() and (held := self._claim()) is not None:
                     self._attempt(*held)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("no job can be claimed now: %s", first_line(error))
             except ZygoteDied as error:
                 log.error("no trainer can be started: %s", error)
+
+    def _takes_jobs(self) -> bool:
+        return not self.is_draining() and not self._presence.is_asked_to_drain
 
     def is_draining(self) -> bool:
         """Whether the worker must leave."""
@@ -77,6 +91,8 @@ class Worker:
     def close(self) -> None:
         """Wait for the attempt that runs, which drains; then end the fork server."""
         with self._is_looking:
+            if self._presence.is_alive():
+                self._presence.close()
             self.zygote.close()
             self._database.close()
             self._publisher.close()
@@ -97,7 +113,7 @@ class Worker:
         devices = ["auto", "cpu", "cuda"] if self.zygote.has_gpu else ["auto", "cpu"]
         asked_at, seconds = time.monotonic(), self._settings.lease_seconds
         with self._database.write() as session:
-            claim = claim_job(session, owner=self.owner, devices=devices, lease_seconds=seconds)
+            claim = claim_job(session, owner=self.owner, devices=devices, lease_seconds=seconds, defaults=self._quotas)
         return None if claim is None else (claim, asked_at + seconds)
 
     def _attempt(self, claim: Claim, lease_ends: float) -> None:
@@ -150,7 +166,7 @@ class Worker:
             settings=self._settings,
             storage=self._storage,
             zygote=self.zygote,
-            drain=self._drain,
+            drains=[self._drain, self._presence.fileno()],
         )
         try:
             supervisor.watch()

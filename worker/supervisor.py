@@ -9,7 +9,7 @@ import select
 import selectors
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Supervisor:
         settings: Settings,
         storage: Storage,
         zygote: Zygote,
-        drain: int,
+        drains: Sequence[int],
     ) -> None:
         self.trainer = trainer
         self.journal = journal
@@ -67,7 +67,7 @@ class Supervisor:
         self._settings = settings
         self._storage = storage
         self._zygote = zygote
-        self._drain = drain
+        self._drains = drains
         self._margin = min(5.0, settings.lease_seconds / 5)
         self._shelf = CheckpointShelf(self.claim, storage)
         self._stopping = Stopping(trainer, zygote)
@@ -106,7 +106,8 @@ class Supervisor:
         self._listen(self.trainer.channel, self._hear)
         self._listen(self.trainer.output, self._read_output)
         self._listen(self._zygote.channel, self._note_ended)
-        self._listen(self._drain, self._start_draining)
+        for drain in self._drains:
+            self._listen(drain, self._start_draining)
         self.journal.insist(self.journal.open)
         while self.trainer.status is None:
             for key, _ in self._selector.select(max(0.0, self._next_at() - time.monotonic())):
@@ -135,9 +136,17 @@ class Supervisor:
             self._asked = asked
             self._ask("cancel" if asked is Asked.CANCEL else "interrupt")
 
+    def register_checkpoints(self) -> None:
+        """Have the table know what the trainer wrote before it ended. Raises LeaseLost, or one of AWAY."""
+        if self._shelf.is_empty:
+            return
+        self.journal.write(self._change)
+        for event in self._shelf.registered():
+            self._add(event)
+
     def must_leave(self) -> bool:
         """Whether the worker was told to leave."""
-        return self.is_draining or bool(select.select([self._drain], [], [], 0)[0])
+        return self.is_draining or bool(select.select(self._drains, [], [], 0)[0])
 
     def close(self) -> None:
         """End the trainer and all that it started, whatever happened, and leave its folder to whoever removes it."""
@@ -235,7 +244,8 @@ class Supervisor:
             self.trainer.status = int(signal.SIGKILL)
 
     def _start_draining(self) -> None:
-        self._ignore(self._drain)
+        for drain in self._drains:
+            self._ignore(drain)
         self.is_draining = self._should_forgive = True
         self._beat_at = 0.0
         self._ask("interrupt")

@@ -73,6 +73,11 @@ class Zygote:
         self._is_ready = False
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it was found ready, and may be asked to fork."""
+        return self._is_ready
+
+    @property
     def channel(self) -> Channel:
         """Where it tells of its children."""
         if self._channel is None:

@@ -15,7 +15,8 @@ from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
 from core.catalog import job_spec
 from core.jobs import store
 from core.jobs.inputs import FileInput, ModelInput
-from core.jobs.status import Status
+from core.jobs.quotas import Quotas, admit_jobs
+from core.jobs.status import TERMINAL, Status
 from core.spec import MethodSpec
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, envelope: Subm
 
     def make(session: Session) -> str:
         checked = submission.check_submission(session, caller.project_id, spec)
+        admit_jobs(session, caller.project_id, devices=[spec.device], defaults=Quotas.of_server(server.settings))
         return submission.submit(session, caller.project_id, checked, max_attempts=server.settings.max_attempts).id
 
     job_id, session = submit_once(server, envelope, spec.model_dump(mode="json"), make)
@@ -108,7 +110,7 @@ def list_jobs(
             limit=page.limit + 1,
             order=page.order,
         )
-        return page_of(job_objects(session, jobs), page)
+        return page_of(job_objects(session, jobs, server.settings), page)
 
 
 @router.get("/{job_id}")
@@ -148,6 +150,10 @@ def resume_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
 def retry_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
     """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
     with server.database.write() as session:
+        job = store.get_job(session, caller.project_id, job_id)
+        if job.status in TERMINAL:
+            defaults = Quotas.of_server(server.settings)
+            admit_jobs(session, caller.project_id, devices=[job.device], defaults=defaults)
         job = store.retry_job(session, caller.project_id, job_id)
     server.announce(session, wake=[job.device])
     return _job(server, caller, job_id)
@@ -155,4 +161,4 @@ def retry_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
 
 def _job(server: ServerDep, caller: Reader, job_id: str) -> JobObject:
     with server.database.read() as session:
-        return job_object(session, store.get_job(session, caller.project_id, job_id))
+        return job_object(session, store.get_job(session, caller.project_id, job_id), server.settings)

@@ -16,6 +16,7 @@ from api.schemas import ListOf, PipelineObject
 from core.catalog import job_spec
 from core.errors import WeightworksError
 from core.jobs import store
+from core.jobs.quotas import Quotas, admit_jobs
 from core.spec import Frozen, JobReference, MethodSpec, models_of
 
 router = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
@@ -46,6 +47,8 @@ def submit_pipeline(body: PipelineRequest, caller: Writer, server: ServerDep, en
     """Submit several jobs at once, all or none; each waits for the weights that it needs."""
 
     def make(session: Session) -> str:
+        devices, defaults = [spec.device for spec in body.jobs.values()], Quotas.of_server(server.settings)
+        admit_jobs(session, caller.project_id, devices=devices, defaults=defaults)
         return _create(session, caller, body, max_attempts=server.settings.max_attempts)
 
     pipeline_id, session = submit_once(server, envelope, body.model_dump(mode="json"), make)
@@ -93,7 +96,7 @@ def list_pipelines(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[P
         found = store.list_pipelines(
             session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
         )
-        return page_of(pipeline_objects(session, found), page)
+        return page_of(pipeline_objects(session, found, server.settings), page)
 
 
 @router.get("/{pipeline_id}")
@@ -101,4 +104,4 @@ def get_pipeline(pipeline_id: str, caller: Reader, server: ServerDep) -> Pipelin
     """A pipeline, its jobs by their local names."""
     with server.database.read() as session:
         pipeline = store.get_pipeline(session, caller.project_id, pipeline_id)
-        return pipeline_objects(session, [pipeline])[0]
+        return pipeline_objects(session, [pipeline], server.settings)[0]

@@ -73,6 +73,22 @@ def project_named(session: Session, name: str) -> Project:
     return project
 
 
+def get_project(session: Session, project_id: str, *, param: str = "project_id") -> Project:
+    """The project of that id; raises NotFound."""
+    project = session.get(Project, project_id)
+    if project is None:
+        raise NotFound(f"there is no project '{project_id}'", param=param)
+    return project
+
+
+def list_projects(
+    session: Session, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+) -> list[Project]:
+    """All projects by (created_at, id)."""
+    cursor = get_project(session, after, param="after") if after else None
+    return list(session.scalars(page(select(Project), Project, cursor=cursor, limit=limit, order=order)))
+
+
 def ensure_admin_key(session: Session, secret: str) -> None:
     """Let `secret` be a key of role admin in the project `default`, whether or not it was one before."""
     if find_key(session, secret) is not None:

@@ -12,10 +12,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
-from core.jobs.claimable import is_claimable, retry_pause
+from core.jobs.claimable import retry_pause
 from core.jobs.database import database_now
 from core.jobs.events import NewEvent, add_event
-from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, TrainedModel, new_id
+from core.jobs.fair_share import Share, front, open_devices, running_jobs, shares
+from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Project, TrainedModel, new_id
+from core.jobs.quotas import UNLIMITED, Quotas
 from core.jobs.status import TERMINAL, Asked, Status
 from core.jobs.store import fail_dependents
 
@@ -64,18 +66,58 @@ class Swept:
     ended: list[str] = field(default_factory=list)  # failed, cancelled, or paused
 
 
-def claim_job(session: Session, *, owner: str, devices: Sequence[str], lease_seconds: float) -> Claim | None:
-    """Take the first claimable job: by priority, then age, its needs fulfilled, its device among `devices`."""
-    first = (
-        select(Job.id)
-        .where(is_claimable(), Job.device.in_(devices))
-        .order_by(Job.priority.desc(), Job.created_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Job)
-    )
+def claim_job(
+    session: Session, *, owner: str, devices: Sequence[str], lease_seconds: float, defaults: Quotas = UNLIMITED
+) -> Claim | None:
+    """Take a job that is claimable on one of `devices`: of the project whose turn it is, by priority, then age.
+
+    Fairness between projects comes first, lest the high priorities of one starve the others. `defaults`: the quotas of
+    projects that have none of their own.
+    """
+    while True:
+        try:
+            return _claim_in_turn(session, owner, devices, lease_seconds, defaults)
+        except (
+            _Overtaken
+        ):  # somebody else has claimed meanwhile: so there is progress, and whose turn it is has changed
+            continue
+
+
+class _Overtaken(Exception):  # noqa: N818 - said in the past tense
+    """Another worker has claimed a job of this project since it was looked at."""
+
+
+def _claim_in_turn(
+    session: Session, owner: str, devices: Sequence[str], lease_seconds: float, defaults: Quotas
+) -> Claim | None:
+    for share in shares(session, defaults):
+        if share.is_full:
+            continue
+        # A savepoint: what is rolled back gives up its lock, so that nobody holds two projects' at once.
+        savepoint = session.begin_nested()
+        try:
+            claim = _claim_of(session, share, owner, devices, lease_seconds)
+        except _Overtaken:
+            savepoint.rollback()
+            raise
+        if claim is not None:
+            savepoint.commit()
+            return claim
+        savepoint.rollback()
+    return None
+
+
+def _claim_of(session: Session, share: Share, owner: str, devices: Sequence[str], lease_seconds: float) -> Claim | None:
+    lock = select(Project.id).where(Project.id == share.project_id).with_for_update(key_share=True)
+    session.execute(lock)
+    if (session.scalar(select(running_jobs(share.project_id))) or 0) > share.running:
+        raise _Overtaken
+    first = front(session, share.project_id, open_devices(session, share, devices), limit=1, should_lock=True)
+    if not first:
+        return None
     statement = (
         update(Job)
-        .where(Job.id == first.scalar_subquery(), Job.status == Status.QUEUED)
+        .where(Job.id == first[0], Job.status == Status.QUEUED)
         .values(
             status=Status.RUNNING,
             fence=Job.fence + 1,
@@ -90,12 +132,19 @@ def claim_job(session: Session, *, owner: str, devices: Sequence[str], lease_sec
     )
     job = session.scalars(statement).one_or_none()
     if job is None:
-        return None
+        raise _Overtaken
+    session.execute(update(Project).where(Project.id == share.project_id).values(claimed_at=database_now()))
+    device = "cuda" if "cuda" in devices and job.device != "cpu" else "cpu"
+    _start_attempt(session, job, owner=owner, device=device)
+    return Claim(job.id, job.project_id, job.fence, job.attempt, job.max_attempts, job.spec)
+
+
+def _start_attempt(session: Session, job: Job, *, owner: str, device: str) -> None:
     now = int(time.time())
-    session.add(Attempt(job_id=job.id, fence=job.fence, attempt=job.attempt, owner=owner, started_at=now))
+    row = Attempt(job_id=job.id, fence=job.fence, attempt=job.attempt, owner=owner, device=device, started_at=now)
+    session.add(row)
     message = f"Attempt {job.attempt} of {job.max_attempts} started on {owner}."
     add_event(session, job.id, fence=job.fence, event=_status_event(job, message))
-    return Claim(job.id, job.project_id, job.fence, job.attempt, job.max_attempts, job.spec)
 
 
 def renew_lease(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -75,7 +76,7 @@ def gpu_seconds(session: Session, project_id: str) -> int:
     return max(0, round(sum(session.scalar(mine.where(part)) or 0 for part in parts)))
 
 
-def admit_jobs(session: Session, project_id: str, *, devices: list[str], defaults: Quotas) -> None:
+def admit_jobs(session: Session, project_id: str, *, devices: Sequence[str], defaults: Quotas) -> None:
     """Refuse jobs, for these devices, that the project's quotas do not allow.
 
     Raises QuotaReached where fewer unfinished jobs would help, QuotaUsedUp where less storage or a month would.

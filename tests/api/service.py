@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from core.jobs import leases
+from core.jobs import leases, workers
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row
 from core.jobs.models import new_id
@@ -71,7 +71,8 @@ def environment(folder: Path, redis_url: str, **changes: str) -> dict[str, str]:
         "WEIGHTWORKS_STORAGE_URL": str(folder / "storage"),
         "WEIGHTWORKS_ADMIN_KEY": ADMIN_KEY,
         "WEIGHTWORKS_SWEEP_SECONDS": str(SWEEP_SECONDS),
-        "WEIGHTWORKS_RENEW_SECONDS": "0.2",
+        "WEIGHTWORKS_RENEW_SECONDS": "0.5",
+        "WEIGHTWORKS_REFUSALS_PER_SECOND": "50",
         "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
         "WEIGHTWORKS_MAX_PART_BYTES": str(MAX_PART_BYTES),
         "WEIGHTWORKS_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES),
@@ -210,6 +211,13 @@ class Worker:
             file.write(content)
             file.flush()
             self.service.storage.keep(path, key)
+
+
+def start_worker(service: Service, owner: str = "w-1", *, has_gpu: bool = False) -> str:
+    """Have a worker tell that it is there, once; it is gone seconds later."""
+    with service.database.write() as session:
+        workers.beat(session, owner, host="here", has_gpu=has_gpu, is_draining=False, is_asked=False)
+    return owner
 
 
 def sha256(content: bytes) -> str:

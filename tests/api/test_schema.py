@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import httpx
 from jsonschema import Draft202012Validator
 
-from tests.api.service import Service, submit, table, upload, work
+from tests.api.service import ADMIN_KEY, Service, start_worker, submit, table, upload, work
 from tests.api.test_samples import show
 from tests.api.test_uploads import announce, complete, send
 
@@ -39,6 +39,14 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
     ):
         assert http.get(f"/v1/{path}").status_code == 200
     http.post("/v1/jobs/preview", json={"method": "pca", "dataset": file}).raise_for_status()
+    with service.client(ADMIN_KEY) as admin:
+        start_worker(service)
+        for change in ("drain", "resume"):
+            admin.post(f"/v1/workers/w-1/{change}").raise_for_status()
+        project = http.get("/v1/projects").json()["data"][0]["id"]
+        admin.patch(f"/v1/projects/{project}", json={"max_running_jobs": None}).raise_for_status()
+    for path in ("workers", f"projects/{project}"):
+        http.get(f"/v1/{path}").raise_for_status()
     for change in ("pause", "resume", "cancel"):
         http.post(f"/v1/jobs/{waiting}/{change}").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()

@@ -15,15 +15,18 @@ import pytest
 from safetensors.torch import load_file
 from sqlalchemy import select, text, update
 
-from core.jobs import leases, store
-from core.jobs.models import Job, TrainedModel
+from core.jobs import leases, store, workers
+from core.jobs.models import Job, TrainedModel, WorkerSlot
+from core.jobs.quotas import UNLIMITED
 from core.jobs.status import Status
+from core.jobs.waiting import WaitsFor, waits_of
+from core.jobs.workers import living_workers
 
 LONG = {"epochs": None, "steps": 250, "checkpoint_every": 20, "hidden_sizes": [256, 256]}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def workers(service) -> None:
+def three_workers(service) -> None:
     """Three, so that whatever happens to two of them another goes on."""
     for _ in range(3):
         service.start_worker()
@@ -36,7 +39,7 @@ def long_spec(service) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(service, workers, long_spec: dict[str, Any]) -> str:
+def undisturbed(service, three_workers, long_spec: dict[str, Any]) -> str:
     """The SHA-256 of the weights that `long_spec` gives."""
     job_id = service.submit(long_spec)
     assert service.until_ended(job_id).status is Status.SUCCEEDED
@@ -104,7 +107,7 @@ def test_a_trainer_that_does_not_hear_is_killed_and_the_job_is_cancelled(service
 
 
 def test_a_paused_job_is_resumed_and_ends_bit_for_bit_the_same(service, long_spec, undisturbed: str) -> None:
-    job_id = service.submit(long_spec)
+    job_id = service.submit({**long_spec, "checkpoint_every": 100_000})
     service.until_training(job_id)
     job = ask(service, store.pause_job, job_id)
     assert job.pause_requested
@@ -332,3 +335,33 @@ def test_a_killed_worker_leaves_no_process_and_another_goes_on(service, long_spe
 def sweep(service) -> list[str]:
     with service.database.write() as session:
         return leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60)).requeued
+
+
+def test_a_worker_asked_to_drain_gives_its_job_back_stays_and_takes_jobs_again(service, long_spec) -> None:
+    job_id = service.submit(long_spec)
+    service.until_training(job_id)
+    owner = service.job(job_id).owner
+    ask_to_drain(service, should_drain=True)
+    service.until(lambda: all(row.is_draining for row in workers_of(service)) and service.job(job_id).owner is None)
+    job = service.job(job_id)
+    assert (job.status, job.attempt) == (Status.QUEUED, 0)
+    assert service.checkpoints(job_id)[0].step > 0
+    assert owner in {row.id for row in workers_of(service)}
+    with service.database.read() as session:
+        waits = waits_of(session, "proj-test", [job], defaults=UNLIMITED, beat_seconds=60)
+    assert waits[job_id].what is WaitsFor.UNDRAINED_WORKER
+    ask_to_drain(service, should_drain=False)
+    job = service.until_ended(job_id)
+    assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 1, 2)
+    assert_no_gaps(service.events(job_id))
+
+
+def workers_of(service) -> list[WorkerSlot]:
+    with service.database.read() as session:
+        return living_workers(session, beat_seconds=0.3)
+
+
+def ask_to_drain(service, *, should_drain: bool) -> None:
+    for row in service.until(lambda: workers_of(service)):
+        with service.database.write() as session:
+            workers.ask_to_drain(session, row.id, should_drain=should_drain)

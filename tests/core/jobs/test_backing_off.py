@@ -9,9 +9,9 @@ from core.errors import WeightworksError
 from core.jobs import leases, store
 from core.jobs.claimable import retry_pause
 from core.jobs.database import Database, database_now
-from core.jobs.details import waiting_devices
 from core.jobs.models import Job
 from core.jobs.status import Status
+from core.jobs.waiting import waiting_devices
 from tests.core.jobs.test_leases import PROJECT, claim, events_of, get, submit
 
 HOUR = 3600.0

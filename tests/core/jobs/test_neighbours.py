@@ -10,10 +10,13 @@ from sqlalchemy import select
 from core.errors import Conflict, NotFound
 from core.jobs import deletion, files, inputs, keys, leases, store, trained_models
 from core.jobs.database import Database
-from core.jobs.details import details_of, waiting_devices
+from core.jobs.details import details_of
 from core.jobs.events import NewEvent, as_row, each_data, list_events
 from core.jobs.models import ApiKey, File, Project
 from core.jobs.status import Role
+from core.jobs.waiting import waiting_devices
+from core.jobs.workers import beat
+from core.settings import Settings
 from core.spec import MethodSpec
 
 PROJECT = "proj-test"
@@ -89,16 +92,17 @@ def test_details_tell_places_needs_and_models(database: Database) -> None:
         session.flush()
         made = MethodSpec(method="pca", dataset="file-1", priority=50)
         store.create_job(session, project_id="proj-other", spec=made, max_attempts=1)
+        beat(session, "w", host="here", has_gpu=False, is_draining=False, is_asked=False)
     with database.read() as session:
         jobs = store.list_jobs(session, PROJECT)
-        details = details_of(session, PROJECT, jobs)
-        assert {job_id: found.place and found.place.position for job_id, found in details.items()} == {
+        details = details_of(session, PROJECT, jobs, Settings())
+        assert {job_id: found.wait and found.wait.position for job_id, found in details.items()} == {
             urgent: 2,
             first: 3,
             second: 4,
             needy: None,
         }
-        assert details[second].place.ahead == [urgent, first]
+        assert details[second].wait.ahead == [urgent, first]
         assert [(need.field, need.job_id) for need in details[needy].needs] == [("teacher", first)]
         assert sorted(waiting_devices(session, older_than=-5, limit=3)) == ["auto"] * 3
         assert waiting_devices(session, older_than=60, limit=3) == []

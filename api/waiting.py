@@ -1,0 +1,66 @@
+"""Why a queued job waits, in words."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from api.schemas import NeededJob, WaitingObject
+from core.jobs.details import Details
+from core.jobs.models import Job
+from core.jobs.quotas import GPU_DAYS
+from core.jobs.status import Status
+from core.jobs.waiting import COUNTED, Wait, WaitsFor
+
+WORKERS = {"auto": "any", "cpu": "any", "cuda": "gpu"}
+
+
+def waiting_object(job: Job, details: Details) -> WaitingObject | None:
+    """Why the job waits; None if it does not."""
+    wait = details.wait
+    if wait is None:
+        return None
+    needs = [
+        NeededJob(field=need.field, job=need.job_id, status=need.status)
+        for need in details.needs
+        if need.status is not Status.SUCCEEDED
+    ]
+    return WaitingObject(
+        reason=_in_words(wait, needs, worker=WORKERS[job.device]),
+        what=wait.what,
+        until=None if wait.until is None else math.ceil(wait.until),
+        limit=wait.limit,
+        position=wait.position,
+        ahead=list(wait.ahead),
+        needs=needs,
+        worker=WORKERS[job.device],
+    )
+
+
+def _in_words(wait: Wait, needs: list[NeededJob], *, worker: str) -> str:
+    match wait.what:
+        case WaitsFor.JOBS:
+            return f"waits for the weights of {', '.join(f'{need.job} ({need.status})' for need in needs)}"
+        case WaitsFor.RETRY:
+            moment = datetime.fromtimestamp(math.ceil(wait.until or 0), UTC)
+            return f"its last attempt failed; the next one can start at {moment:%H:%M:%S} UTC"
+        case WaitsFor.RUNNING_QUOTA:
+            return f"the project runs {wait.limit} jobs, as many as it may at once"
+        case WaitsFor.GPU_QUOTA:
+            return f"the project has used up its {wait.limit} GPU seconds of {GPU_DAYS} days"
+        case WaitsFor.ANY_WORKER:
+            return "no worker runs"
+        case WaitsFor.GPU_WORKER:
+            return "no worker with a GPU runs"
+        case WaitsFor.UNDRAINED_WORKER:
+            return f"every worker{' with a GPU' if worker == 'gpu' else ''} is drained and takes no new job"
+        case WaitsFor.FREE_WORKER:
+            return f"waits for a free worker; {_before(wait.position)}"
+
+
+def _before(position: int | None) -> str:
+    if position is None:
+        return f"over {COUNTED} jobs are ahead of it"
+    if position == 1:
+        return "it is next"
+    return f"{position - 1} {'job is' if position == 2 else 'jobs are'} ahead of it"
