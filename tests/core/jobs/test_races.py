@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, WeightworksError
-from core.jobs import deletion, files, inputs, leases, retention, store
+from core.jobs import deletion, files, inputs, leases, retention, store, uploads
 from core.jobs.database import Database
-from core.jobs.models import Job
-from core.jobs.status import Status
+from core.jobs.models import Job, new_id
+from core.jobs.status import Status, UploadStatus
 from core.spec import MethodSpec
-from tests.core.jobs.test_retention import PROJECT, add_checkpoint, add_file, claim, submit, succeed
+from tests.core.jobs.test_retention import PROJECT, add_checkpoint, add_file, add_upload, claim, submit, succeed
 
 HEAD_START = 0.3
 
@@ -141,6 +141,37 @@ def test_what_a_job_goes_on_from_is_not_collected_while_that_is_retried(database
     assert isinstance(answers[1], Conflict)
     with database.read() as session:
         assert len(store.list_checkpoints(session, job_id)) == 1
+
+
+def test_an_upload_ends_once(database: Database) -> None:
+    def complete(session: Session) -> None:
+        file = inputs.get_file(session, PROJECT, file_id)
+        uploads.complete_upload(session, PROJECT, upload_id, file)
+
+    def complete_too(session: Session) -> str:
+        try:
+            complete(session)
+        except uploads.AlreadyCompleted:
+            return "already"
+        return "twice"
+
+    def cancel(session: Session) -> Any:
+        return uploads.cancel_upload(session, PROJECT, upload_id)
+
+    def add(session: Session) -> Any:
+        return uploads.add_part(session, PROJECT, upload_id, new_id("part"), size=1, sha256="0" * 64, md5="0" * 32)
+
+    file_id = add_file(database)
+    outcomes = []
+    for second in (complete_too, cancel, add):
+        upload_id = add_upload(database, UploadStatus.PENDING, 1, 2)
+        outcomes.append(race(database, complete, second))
+        with database.read() as session:
+            upload = uploads.get_upload(session, PROJECT, upload_id)
+            assert (upload.status, upload.file_id) == (UploadStatus.COMPLETED, file_id)
+            assert uploads.list_parts(session, upload_id) == []
+    assert outcomes[0] == "already"
+    assert all(isinstance(outcome, Conflict) and "completed" in outcome.message for outcome in outcomes[1:])
 
 
 def test_an_expired_file_is_not_collected_while_a_job_takes_it(database: Database) -> None:
