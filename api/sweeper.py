@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
-from core.jobs.leases import Suspect, suspect_leases, sweep_expired
+from core.jobs.leases import Suspect, insert_events, suspect_leases, sweep_expired
 from core.jobs.quotas import Quotas
 from core.jobs.waiting import waiting_devices
 from core.jobs.workers import has_gone_workers, remove_gone
@@ -68,8 +68,9 @@ def sweep_once(server: Server, looks: Looks) -> None:
         if time.monotonic() - asked_at > server.settings.renew_seconds:
             looks.forget()
         seen = suspect_leases(session, lease_seconds=server.settings.lease_seconds)
-        sweep_expired(session, looks.confirm(seen, at=time.monotonic()))
-    server.announce(session)
+        lost = looks.confirm(seen, at=time.monotonic())
+    if lost:
+        _take_back(server, lost)
     older_than, defaults = server.settings.sweep_seconds, Quotas.of_server(server.settings)
     with server.database.read() as session:
         devices = waiting_devices(session, older_than=older_than, limit=MOST_WAKES, defaults=defaults)
@@ -78,3 +79,12 @@ def sweep_once(server: Server, looks: Looks) -> None:
     if is_any_gone:
         with server.database.write() as session:
             remove_gone(session, beat_seconds=server.settings.renew_seconds)
+
+
+def _take_back(server: Server, lost: Sequence[Suspect]) -> None:
+    """Sweep; what the lost workers had told only Redis is saved with it, for some of these jobs end here."""
+    said = [event for one in lost for event in server.publisher.published(one.job_id)]
+    with server.database.write() as session:
+        insert_events(session, said)
+        sweep_expired(session, lost)
+    server.announce(session)

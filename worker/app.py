@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,31 @@ def look() -> None:
     if _worker is None:
         _start()  # Celery only logs what went wrong at the start, a storage folder that is not there yet, say
     if _worker is not None:
-        _worker.look()
+        with _put_off(signal.SIGTERM):
+            _worker.look()
+
+
+@contextlib.contextmanager
+def _put_off(number: int) -> Iterator[None]:
+    """Have the worker drain when the signal comes to this process, and obey it only once the block has ended.
+
+    A service manager sends SIGTERM to all processes of a service at once. This one would end in the midst of whatever
+    it does, and its job would be lost rather than given back.
+    """
+    came = False
+
+    def note(*_: Any) -> None:
+        nonlocal came
+        came = True
+        os.kill(os.getppid(), number)
+
+    before = signal.signal(number, note)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+        if came:
+            signal.raise_signal(number)
 
 
 @signals.worker_init.connect

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import select
-import shutil
 import socket
 import threading
 import time
@@ -28,6 +27,7 @@ from worker.endings import settle
 from worker.journal import Journal, first_line
 from worker.presence import Presence
 from worker.processes import sweep_orphans
+from worker.scratch import remove_folders, remove_left_folders
 from worker.supervisor import Supervisor
 from worker.trainers import Zygote, ZygoteDied
 
@@ -102,6 +102,8 @@ class Worker:
             select.select([self._drain], [], [], self._settings.sweep_seconds)
             if not self._is_looking.locked():
                 self.look()
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                remove_left_folders(self._database, self._storage)
         threading.Event().wait()  # a fork server that this thread started again would die with it
 
     def _claim(self) -> tuple[Claim, float] | None:
@@ -140,21 +142,12 @@ class Worker:
             fail = partial(fail_job, is_retryable=True, retry_seconds=self._settings.retry_seconds)
             self._insist(journal, lambda session: fail(session, claim, reason))
         finally:
-            self._remove_folders(claim)
+            remove_folders(self._storage, claim.job_id, up_to=claim.fence)
 
     def _insist(self, journal: Journal, end: Callable[[Session], object]) -> None:
         """Write the attempt's end however long the database is away, unless the worker must leave."""
         with contextlib.suppress(LeaseLost, *AWAY):
             journal.insist(lambda: journal.close(end), is_over=self.is_draining)
-
-    def _remove_folders(self, claim: Claim) -> None:
-        """Remove the attempt's folder, and what earlier ones left; a later one may be at work already."""
-        runs = self._storage.root / "runs" / claim.job_id
-        for folder in runs.glob("[0-9]*"):
-            if int(folder.name) <= claim.fence:
-                shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            runs.rmdir()
 
     def _supervise(self, claim: Claim, journal: Journal) -> None:
         folder = self._storage.run_folder(claim.job_id, claim.fence)

@@ -58,7 +58,8 @@ LAZY = {
 
 def main(descriptor: int, parent: int) -> None:
     """Import, say so, and fork until the supervisor is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends them to all: the supervisor ends this one
+        signal.signal(number, signal.SIG_IGN)
     die_with_parent(parent)
     warm_up()
     server = ForkServer(Channel(socket.socket(fileno=descriptor)))
@@ -168,7 +169,8 @@ class ForkServer:
             os.setsid()
             die_with_parent(zygote)
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             for end in (self.channel, self._wakeup, self._wake):
                 end.close()
             os.environ["WEIGHTWORKS_RUN"] = run

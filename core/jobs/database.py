@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
 
 BUSY_SECONDS = 30
+IDLE_SECONDS = 15
 
 # What it looks like while the database cannot be reached, is locked, read-only (InternalError), or has no disk left.
 AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
@@ -71,7 +72,15 @@ def make_engine(url: str) -> Engine:
     url = url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
     # Without these a host that vanishes keeps whoever waits for it, a supervisor say, for a quarter of an hour.
     patience = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patience)
+    engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patience)
+    event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_postgresql(connection: Any, record: Any) -> None:
+    """A process that is stopped in the midst of a transaction must not keep its job's row from the sweeper for ever."""
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

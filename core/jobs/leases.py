@@ -355,6 +355,12 @@ def _take_back(session: Session, job: Job) -> None:
         _fail(session, job, WeightworksError(f"{lost}, the last one allowed", code="worker_lost"))
 
 
+def fences_at_rest(session: Session, job_ids: Sequence[str]) -> dict[str, int]:
+    """Those of these jobs that no worker holds, each with its last fence: whoever claims it next has a higher one."""
+    query = select(Job.id, Job.fence).where(Job.id.in_(job_ids), Job.status != Status.RUNNING)
+    return {job_id: fence for job_id, fence in session.execute(query)}  # noqa: C416 - rows are not pairs to mypy
+
+
 def latest_checkpoints(session: Session, job_id: str) -> list[Checkpoint]:
     """The checkpoints to try, the furthest first."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id)

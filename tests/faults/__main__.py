@@ -61,6 +61,7 @@ def run_on(kind: str, faults: Sequence[Fault], *, runs: int) -> list[tuple[str, 
 def as_table(faults: Sequence[Fault], runs: Mapping[str, int], found: Mapping[str, Sequence[Violation]]) -> Table:
     """A line for each fault, a column for each kind of violation."""
     table = Table("row", "fault", *(["runs", *KINDS]), title="What each fault broke, on all databases together")
+    table.columns[1].no_wrap = True
     for column in table.columns[2:]:
         column.justify = "right"
     for fault in faults:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
+
+LOCKED_SECONDS = 0.5
 
 
 class Sqlite:
@@ -23,6 +28,15 @@ class Sqlite:
 
     def start(self) -> None:
         """Nothing is to be started."""
+
+    def is_locked(self, job_id: str) -> bool:
+        """Whether someone keeps others from writing the job's row, or anything else, for longer than work takes."""
+        with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+        return False
 
     def close(self) -> None:
         """Nothing is to be ended."""
@@ -86,6 +100,17 @@ class PostgreSql:
         """SIGCONT to all its processes."""
         for process in self.processes():
             process.resume()
+
+    def is_locked(self, job_id: str) -> bool:
+        """Whether someone keeps others from writing the job's row for longer than work takes."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute(f"SET lock_timeout = {int(1000 * LOCKED_SECONDS)}")
+            try:
+                connection.execute("SELECT id FROM jobs WHERE id = %s FOR UPDATE", [job_id])
+            except psycopg.errors.LockNotAvailable:
+                connection.rollback()
+                return True
+        return False
 
     def close(self) -> None:
         """End it and remove all it wrote."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from core.jobs import leases, store
 from core.jobs.events import list_events
 from core.jobs.models import Artifact, Attempt, Checkpoint, Event, Job, new_id
 from core.jobs.status import TERMINAL, Status
-from tests.faults.parts import PATIENCE, Worker, until
+from tests.faults.parts import PATIENCE, Worker, suspended, until
 from tests.faults.stack import Stack, is_fork_server
 from tests.faults.watching import Watcher
 
@@ -66,6 +67,11 @@ class WatchedJob:
     def messages(self) -> list[str]:
         """What its events say."""
         return [event.message for event in self.events() if event.type != "log"]
+
+    def is_ahead_of_sql(self) -> bool:
+        """Whether the watcher has seen an event that SQL does not have yet."""
+        seen, stored = self.watcher.events[-1:], self.events()[-1:]
+        return bool(seen and stored) and seen[0].place > (stored[0].fence, stored[0].seq)
 
     def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints, the furthest first."""
@@ -129,6 +135,20 @@ class WatchedJob:
         found: list[psutil.Process] = until(lambda: self.fork_server().children(), what=f"for a trainer of {self.id}")
         return found[0]
 
+    @contextlib.contextmanager
+    def stopped(self, *processes: psutil.Process, holding_lock: bool = False) -> Iterator[None]:
+        """SIGSTOP to processes that write its row, until the block ends.
+
+        `holding_lock`: in the midst of a transaction, or else outside of any. With SQLite one stopped in a transaction
+        keeps everyone from writing anything, and no one can help it.
+        """
+        while True:
+            with suspended(*processes):
+                if self.stack.server.is_locked(self.id) == holding_lock:
+                    yield
+                    return
+            self.until(lambda: True, what="for a moment to stop it")
+
     # Waiting.
 
     def until(self, look: Any, *, what: str, seconds: float = PATIENCE) -> Any:
@@ -156,6 +176,28 @@ class WatchedJob:
             lambda: rows if len(rows := self.checkpoints()) >= count else None, what="for a checkpoint"
         )
         return found
+
+    def until_step(self, step: int) -> None:
+        """Wait until it has told of this step."""
+        self.until(
+            lambda: any(
+                seen.type == "metrics" and seen.data["data"]["step"] >= step for seen in list(self.watcher.events)
+            ),
+            what=f"for step {step}",
+        )
+
+    def until_renewed(self, times: int) -> None:
+        """Wait until its lease was renewed so many times from now on."""
+        for _ in range(times):
+            before = self.row().lease_expires_at
+            self.until(lambda before=before: self.row().lease_expires_at != before, what="for a renewal")
+
+    def until_over(self, attempt: int) -> None:
+        """Wait until this attempt at it has ended."""
+        until(
+            lambda: any(row.attempt == attempt and row.ended_at is not None for row in self.attempts()),
+            what=f"for the end of attempt {attempt} at {self.id}",
+        )
 
     def until_ended(self, seconds: float = PATIENCE) -> Job:
         """Wait until it is over."""

@@ -68,6 +68,7 @@ class Stack:
             timeout=10,
             limits=httpx.Limits(max_connections=None),
         )
+        self.one_worker_away = threading.Lock()  # for who takes a worker away for long: others must go on
         self._wanted_workers = workers
         self._started_workers = 0
         self._starting = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import traceback
@@ -23,12 +24,13 @@ Act = Callable[["Trial"], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """A way to make trouble. `row`: in the table of faults; `is_alone`: it touches what other jobs stand on."""
+    """A way to make trouble. `row`: in the table of faults; `is_alone`, `takes_worker`: as `fault` says."""
 
     row: int
     name: str
     act: Act
     is_alone: bool
+    takes_worker: bool
     databases: tuple[str, ...]
 
     @property
@@ -41,15 +43,21 @@ FAULTS: list[Fault] = []
 
 
 def fault(
-    *, row: int, name: str, alone: bool = False, databases: Sequence[str] = ("sqlite", "postgresql")
+    *,
+    row: int,
+    name: str,
+    alone: bool = False,
+    takes_worker: bool = False,
+    databases: Sequence[str] = ("sqlite", "postgresql"),
 ) -> Callable[[Act], Act]:
     """Register a function that makes trouble at a stated moment.
 
     `alone`: nothing else runs meanwhile, since it breaks what all jobs stand on: the database, Redis, the APIs.
+    `takes_worker`: a worker is away until the job has ended elsewhere; no two such faults at once.
     """
 
     def register(act: Act) -> Act:
-        FAULTS.append(Fault(row, name, act, alone, tuple(databases)))
+        FAULTS.append(Fault(row, name, act, alone, takes_worker, tuple(databases)))
         return act
 
     return register
@@ -137,7 +145,8 @@ def run_fault(fault: Fault, stack: Stack, references: References) -> list[Violat
     """Make the trouble, mend what broke, and check all that must hold."""
     trial = Trial(stack, references)
     try:
-        fault.act(trial)
+        with stack.one_worker_away if fault.takes_worker else contextlib.nullcontext():
+            fault.act(trial)
     except Exception:
         trial.violations.append(Violation(WRONG_STATE, f"the fault went wrong: {traceback.format_exc()}"))
     stack.mend()
