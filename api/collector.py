@@ -19,6 +19,7 @@ from api.dependencies import Server
 from api.orphans import collect_orphans
 from core.jobs import retention, uploads
 from core.jobs.models import Artifact, Checkpoint, Event
+from core.jobs.quotas import GPU_DAYS
 from core.storage import part_key, sample_key
 
 log = logging.getLogger("weightworks.collector")
@@ -59,6 +60,7 @@ def _uploads(server: Server, collected: Collected) -> None:
 def _submissions(server: Server, collected: Collected) -> None:
     with server.database.write() as session:
         count = retention.drop_submissions(session, seconds=server.settings.keep_submissions_seconds)
+        retention.drop_spent_gpu(session, days=GPU_DAYS)
     collected.add("submissions", count=count)
 
 

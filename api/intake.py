@@ -14,6 +14,7 @@ from core.errors import InvalidRequest
 from core.jobs import files
 from core.jobs.files import BASE_MODEL
 from core.jobs.models import File
+from core.jobs.quotas import Quotas, admit_bytes
 
 MAX_PURPOSE = 64
 KEEP_SECONDS = range(3600, 30 * 24 * 3600 + 1)  # how long a file that expires may be kept: as OpenAI's
@@ -38,7 +39,7 @@ def take_in(
     *,
     note: Callable[[Session, File], None] = lambda session, file: None,
 ) -> File:
-    """Keep the file at `path`; raises InvalidData, by line or member, and keeps nothing then.
+    """Keep the file at `path`; raises InvalidData, by line or member, or QuotaUsedUp, and keeps nothing then.
 
     `note` adds to the transaction that writes the row; what it raises undoes all of it.
     """
@@ -55,7 +56,19 @@ def take_in(
             keep_seconds=whole.keep_seconds,
         )
         note(session, file)
+        admit(server, session, project_id)
     return file
+
+
+def admit(server: Server, session: Session, project_id: str, *, more: int = 0) -> None:
+    """Refuse what a transaction wrote, and so many bytes more, if that is over the project's quota."""
+    admit_bytes(session, project_id, more=more, defaults=Quotas.of_server(server.settings))
+
+
+def refuse_when_full(server: Server, project_id: str) -> None:
+    """Raise QuotaUsedUp, before a body is read, if the project may not store a byte more."""
+    with server.database.read() as session:
+        admit(server, session, project_id, more=1)
 
 
 def check_purpose(purpose: str) -> str:

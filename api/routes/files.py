@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from api import intake
 from api.contents import forget
@@ -56,6 +57,7 @@ async def upload_file(request: Request, caller: Writer, server: ServerDep) -> Fi
 
     What is wrong inside is told by line or member, and nothing is kept then.
     """
+    await run_in_threadpool(intake.refuse_when_full, server, caller.project_id)
     with server.storage.incoming_file() as (path, target):
         received = await receive(request, target, form=FILE, limit=server.settings.max_upload_bytes)
         return await server.inspector.in_turn(_keep, server, caller, path, received)

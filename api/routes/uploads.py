@@ -96,6 +96,7 @@ def create_upload(body: NewUpload, caller: Writer, server: ServerDep) -> UploadO
         file_seconds=body.expires_after.seconds if body.expires_after else None,
     )
     with server.database.write() as session:
+        intake.admit(server, session, caller.project_id, more=body.bytes)
         upload = uploads.create_upload(session, caller.project_id, new, seconds=server.settings.upload_expiry_seconds)
     return _shown(server, upload)
 
@@ -161,6 +162,7 @@ def _note_part(server: Server, upload: Upload, part_id: str, received: Received)
                 size=received.bytes,
                 **received.hashes,
             )
+            intake.admit(server, session, upload.project_id)
     except WeightworksError:
         server.storage.delete(part_key(part_id))
         raise

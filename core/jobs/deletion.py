@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, NotFound
 from core.jobs.files import refuse_while_needed
 from core.jobs.inputs import get_model, model_of_job
-from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Pipeline, TrainedModel
+from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Pipeline, SpentGpu, TrainedModel
 from core.jobs.status import TERMINAL
 from core.jobs.store import get_job, list_artifacts
 
@@ -44,6 +44,7 @@ def delete_job(session: Session, project_id: str, job_id: str) -> None:
     if job.status not in TERMINAL:
         raise Conflict(f"the job is {job.status}: cancel it before you delete it", param="job_id")
     refuse_while_built_on(session, job)
+    _note_spent_gpu(session, job)
     for table in (TrainedModel, Artifact, Checkpoint, Event, Attempt):
         session.execute(delete(table).where(table.job_id == job_id))
     session.execute(delete(Dependency).where(or_(Dependency.job_id == job_id, Dependency.needs_id == job_id)))
@@ -77,6 +78,21 @@ def refuse_while_built_on(session: Session, job: Job) -> None:
     model = model_of_job(session, job.id)
     if model is not None:
         refuse_while_needed(session, job.project_id, model.id)
+
+
+def _note_spent_gpu(session: Session, job: Job) -> None:
+    """Have what the job spent on GPUs count against the project's quota as long as it would have."""
+    spent = select(Attempt).where(Attempt.job_id == job.id, Attempt.device == "cuda")
+    for attempt in session.scalars(spent).all():
+        session.add(
+            SpentGpu(
+                job_id=job.id,
+                fence=attempt.fence,
+                project_id=job.project_id,
+                started_at=attempt.started_at,
+                ended_at=attempt.ended_at or attempt.started_at,
+            )
+        )
 
 
 def _delete_empty_pipeline(session: Session, pipeline_id: str | None) -> None:

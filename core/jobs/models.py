@@ -156,6 +156,17 @@ class Attempt(Base):
     __table_args__ = (Index("ix_attempts_device", "device", "ended_at"),)
 
 
+class SpentGpu(Base):
+    """What an attempt of a job that was deleted spent on a GPU: that is not free again by deleting the job."""
+
+    __tablename__ = "spent_gpu"
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    started_at: Mapped[int]
+    ended_at: Mapped[int]
+
+
 class Event(Base):
     """One event of a job. `<fence>-<seq>` is its id everywhere: here, in Redis, and in the SSE stream."""
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from core.errors import QuotaReached, QuotaUsedUp
 from core.jobs.database import database_now
-from core.jobs.models import Attempt, Job, Project
+from core.jobs.models import Attempt, Job, Project, SpentGpu
 from core.jobs.retention import stored_bytes
 from core.jobs.status import TERMINAL, Status
 from core.settings import Settings
@@ -66,14 +66,23 @@ def usage_of(session: Session, project_id: str) -> Usage:
 
 
 def gpu_seconds(session: Session, project_id: str) -> int:
-    """Seconds that the project's attempts have spent on GPUs in the last 30 days, those that go on included."""
+    """Seconds that the project's attempts have spent on GPUs in the last 30 days, those that go on included.
+
+    Those of jobs that were deleted meanwhile count too.
+    """
     now = session.scalar(select(database_now())) or 0.0
     since = now - GPU_DAYS * 86400
-    start = case((Attempt.started_at < since, since), else_=Attempt.started_at)
-    spent = select(func.sum(func.coalesce(Attempt.ended_at, now) - start)).join(Job, Job.id == Attempt.job_id)
-    mine = spent.where(Attempt.device == "cuda", Job.project_id == project_id)
-    parts = (Attempt.ended_at > since, Attempt.ended_at.is_(None))  # by two looks into the index
-    return max(0, round(sum(session.scalar(mine.where(part)) or 0 for part in parts)))
+
+    def spent(table: type[Attempt | SpentGpu]) -> Select[Any]:
+        start = case((table.started_at < since, since), else_=table.started_at)
+        return select(func.sum(func.coalesce(table.ended_at, now) - start))
+
+    theirs = spent(Attempt).join(Job, Job.id == Attempt.job_id)
+    mine = theirs.where(Attempt.device == "cuda", Job.project_id == project_id)
+    deleted = spent(SpentGpu).where(SpentGpu.project_id == project_id, SpentGpu.ended_at > since)
+    # by two looks into the index of attempts
+    parts = (mine.where(Attempt.ended_at > since), mine.where(Attempt.ended_at.is_(None)), deleted)
+    return max(0, round(sum(session.scalar(part) or 0 for part in parts)))
 
 
 def admit_jobs(session: Session, project_id: str, *, devices: Sequence[str], defaults: Quotas) -> None:

@@ -23,6 +23,7 @@ from core.jobs.models import (
     File,
     IdempotencyKey,
     Job,
+    SpentGpu,
     Submission,
     Upload,
     UploadPart,
@@ -125,6 +126,11 @@ def drop_uploads(session: Session, *, seconds: float) -> int:
     """Forget uploads that ended, and expired so long ago; answers how many."""
     over = Upload.status.not_in([UploadStatus.PENDING])
     return _delete(session, Upload, over, Upload.expires_at < database_now() - seconds)
+
+
+def drop_spent_gpu(session: Session, *, days: float) -> int:
+    """Forget what deleted jobs spent on GPUs so many days ago: it counts no more. Answers how many attempts."""
+    return _delete(session, SpentGpu, SpentGpu.ended_at < database_now() - days * 86400)
 
 
 def _ended(days: float) -> tuple[Any, ...]:

@@ -30,6 +30,7 @@ def upgrade() -> None:
     with op.batch_alter_table("attempts") as table:
         table.add_column(sa.Column("device", sa.String(), nullable=True))
     op.create_index("ix_attempts_device", "attempts", ["device", "ended_at"])
+    _create_spent_gpu()
     _create_submissions()
     _create_uploads()
     op.create_table(
@@ -43,6 +44,20 @@ def upgrade() -> None:
         sa.Column("drain_requested", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
+
+
+def _create_spent_gpu() -> None:
+    op.create_table(
+        "spent_gpu",
+        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
+        sa.Column("project_id", sa.String(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_spent_gpu_project_id_projects")),
+        sa.PrimaryKeyConstraint("job_id", "fence", name=op.f("pk_spent_gpu")),
+    )
+    op.create_index("ix_spent_gpu_project_id", "spent_gpu", ["project_id"])
 
 
 def _create_submissions() -> None:
@@ -94,7 +109,7 @@ def _create_uploads() -> None:
 
 
 def downgrade() -> None:
-    for name in ("workers", "upload_parts", "uploads", "submissions"):
+    for name in ("workers", "upload_parts", "uploads", "submissions", "spent_gpu"):
         op.drop_table(name)
     op.drop_index("ix_attempts_device", "attempts")
     with op.batch_alter_table("attempts") as table:

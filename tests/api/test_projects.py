@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import update
 
 from core.jobs.models import Attempt
-from tests.api.service import ADMIN_KEY, Service, submit, upload, work
+from tests.api.service import ADMIN_KEY, Service, submit, table, upload, work
+from tests.api.test_uploads import complete, send
 
 
 @pytest.fixture
@@ -105,3 +106,28 @@ def test_a_project_that_runs_what_it_may_says_so_to_the_job_that_waits(
     assert waiting["reason"] == "the project runs 1 jobs, as many as it may at once"
     worker.succeed()
     assert http.get(f"/v1/jobs/{second}").json()["waiting"]["what"] != "max_running_jobs"
+
+
+def test_files_and_parts_are_refused_beyond_the_quota_of_stored_bytes(
+    http: httpx.Client, admin: httpx.Client, service: Service
+) -> None:
+    content = table(200)
+    limit(admin, http, max_stored_bytes=2 * len(content))
+    full = (403, "quota_exceeded", "max_stored_bytes")
+    told = {"filename": "t.csv", "bytes": len(content)}
+    upload_id = http.post("/v1/uploads", json=told).json()["id"]
+    assert refusal(http.post("/v1/uploads", json={**told, "bytes": 2 * len(content) + 1})) == full
+    first, last = send(http, upload_id, content[:100], content[100:])
+    assert project_of(http)["usage"]["stored_bytes"] == len(content)
+    twice = upload(http, content)["id"]
+    assert project_of(http)["usage"]["stored_bytes"] == 2 * len(content)
+    before = set((service.folder / "storage" / "parts").iterdir())
+    assert refusal(http.post(f"/v1/uploads/{upload_id}/parts", files={"data": b"x"})) == full
+    assert set((service.folder / "storage" / "parts").iterdir()) == before
+    assert refusal(http.post("/v1/files", files={"file": ("t.csv", table(300))})) == full
+    assert complete(http, upload_id, [first, last]).status_code == 200  # takes the place of its parts
+    assert project_of(http)["usage"]["stored_bytes"] == 2 * len(content)
+    http.delete(f"/v1/files/{twice}").raise_for_status()
+    larger = http.post("/v1/files", files={"file": ("t.csv", table(2000))})
+    assert refusal(larger) == full
+    assert len(http.get("/v1/files").json()["data"]) == 1

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from core.errors import QuotaReached, QuotaUsedUp
-from core.jobs import quotas
+from core.jobs import deletion, quotas, retention, store
 from core.jobs.database import Database
 from core.jobs.models import Attempt, Project
 from core.jobs.quotas import UNLIMITED, Quotas
@@ -89,6 +89,7 @@ def test_gpu_seconds_are_those_of_the_last_thirty_days(database: Database) -> No
             session.add(row)
     with database.read() as session:
         assert quotas.gpu_seconds(session, PROJECT) == pytest.approx(1150, abs=10)
+        assert quotas.gpu_seconds(session, "proj-other") == 0
         assert quotas.usage_of(session, PROJECT).unfinished_jobs == 1
     limit(database, max_gpu_seconds=1000)
     for device in ("auto", "cuda"):
@@ -97,3 +98,20 @@ def test_gpu_seconds_are_those_of_the_last_thirty_days(database: Database) -> No
     admit(database, "cpu")
     limit(database, max_gpu_seconds=2000)
     admit(database, "cuda")
+
+
+def test_deleting_a_job_does_not_give_its_gpu_seconds_back(database: Database) -> None:
+    job_id = submit(database)
+    now = int(time.time())
+    with database.write() as session:
+        for fence, device in enumerate(("cuda", "cpu", "cuda"), 1):
+            span = {"started_at": now - 300, "ended_at": now - 200}
+            session.add(Attempt(job_id=job_id, fence=fence, attempt=1, owner="w", device=device, **span))
+        store.cancel_job(session, PROJECT, job_id)
+        deletion.delete_job(session, PROJECT, job_id)
+    with database.read() as session:
+        assert quotas.gpu_seconds(session, PROJECT) == 200
+    with database.write() as session:
+        assert retention.drop_spent_gpu(session, days=30) == 0
+        assert retention.drop_spent_gpu(session, days=0) == 2
+        assert quotas.gpu_seconds(session, PROJECT) == 0
