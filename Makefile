@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test faults check lint quality docs format lock clean
+.PHONY: help setup demo up test faults check lint fuzz quality docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
@@ -41,6 +41,9 @@ lint: $(STAMP) ## Format, lint, types and the import rule
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+fuzz: $(STAMP) ## Send what the schema allows and forbids to a real API: make fuzz MINUTES=5
+	$(BIN)/python -m tests.faults.fuzz --minutes $(or $(MINUTES),5)
 
 format: $(STAMP) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -85,10 +87,25 @@ async def _http(request: Request, error: Exception) -> Response:
     message, code = str(error.detail), status.name.lower()
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"{request.method} cannot be done at {request.url.path[:200]}; see /docs"
+        error.headers = {"allow": ", ".join(_methods_at(request))}
     if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         code = TooLarge.code
     kind = InvalidRequest.type if status < HTTPStatus.INTERNAL_SERVER_ERROR else WeightworksError.type
     return _envelope(status, {"message": message, "type": kind, "param": None, "code": code}, error.headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What can be done at this address; Starlette knows only what its first route can do."""
+    paths = request.app.openapi()["paths"]
+    address = request.url.path
+    place = next((path for path in (address, *paths) if path in paths and _pattern(path).fullmatch(address)), None)
+    return sorted(map(str.upper, paths[place])) if place else ["GET"]
+
+
+@cache
+def _pattern(path: str) -> re.Pattern[str]:
+    named = re.sub(r"\\{path\\}", ".+", re.escape(path))
+    return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", named))
 
 
 async def _database(request: Request, error: Exception) -> Response:

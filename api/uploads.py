@@ -113,7 +113,7 @@ class Receiver:
 
     def _header_end(self) -> None:
         part = self._part
-        part.headers[part.header_name.decode("latin-1").lower()] = part.header_value.decode("utf-8", "replace")
+        part.headers[part.header_name.decode("latin-1").lower()] = part.header_value.decode("latin-1")
         part.header_name = part.header_value = b""
 
     def _headers_finished(self) -> None:

@@ -70,7 +70,7 @@ class FineTuningSpec(TuningSpec):
     def _settings_of_a_strategy(cls, data: Any) -> Any:
         data = fill(data, "lora", {}, when=lambda given: given.get("strategy") == "lora")
         data = fill(data, "learning_rate", _usual_rate(data), when=lambda given: _usual_rate(given) is not None)
-        return fill(data, "batch_size", BATCH_OF_WRITING, when=lambda given: given.get("task") in RATES_OF_TASK)
+        return fill(data, "batch_size", BATCH_OF_WRITING, when=lambda given: str(given.get("task")) in RATES_OF_TASK)
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
@@ -95,8 +95,8 @@ def _usual_rate(given: Any) -> float | None:
     """The learning rate where none is given, None where the strategy is no strategy."""
     if not isinstance(given, Mapping):
         return None
-    rates = RATES_OF_TASK.get(given.get("task", ""), LEARNING_RATES)
-    return rates.get(given.get("strategy", "full"))
+    rates = RATES_OF_TASK.get(str(given.get("task", "")), LEARNING_RATES)
+    return rates.get(str(given.get("strategy", "full")))
 
 
 @method(

@@ -49,6 +49,13 @@ def test_an_upload_is_recognised_hashed_and_comes_back_whole(http: httpx.Client)
     assert http.get("/v1/files", params={"purpose": "base-model"}).json()["data"] == []
 
 
+@pytest.mark.parametrize("name", ["数据.csv", "Größe.csv", "\U0001f600.csv"])
+def test_a_file_may_have_a_name_in_any_language(http: httpx.Client, name: str) -> None:
+    file = upload(http, name=name)
+    assert file["filename"] == name
+    assert http.get(f"/v1/files/{file['id']}/content").status_code == 200
+
+
 def test_purpose_may_come_behind_the_file(http: httpx.Client) -> None:
     body = (
         b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.csv"\r\n\r\n' + table() + b"\r\n--x\r\n"

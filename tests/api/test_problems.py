@@ -28,7 +28,9 @@ def test_addresses_and_methods_that_are_not_there(http: httpx.Client) -> None:
         assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
     answer = http.put("/v1/jobs")
     assert (answer.status_code, error_of(answer)["code"]) == (405, "method_not_allowed")
-    assert "POST" in answer.headers["allow"]
+    assert answer.headers["allow"] == "GET, POST"
+    assert http.put("/v1/files/file-1").headers["allow"] == "DELETE, GET"
+    assert http.put("/v1/jobs/preview").headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,8 @@ def test_addresses_and_methods_that_are_not_there(http: httpx.Client) -> None:
         (b'{"method": "pca", "dataset": "file-1", "metadata": {"\\u0000": "b"}}', 422, "metadata"),
         (b'{"method": "pca", "dataset": "file-\\u0000"}', 422, "dataset"),
         (b'{"method": ["pca"]}', 422, "method"),
+        (b'{"method": "fine_tuning", "dataset": "file-1", "task": {"a": 1}, "strategy": []}', 422, "task"),
+        (b'{"method": "simclr", "dataset": "file-1", "batch_size": 1' + b"0" * 400 + b"}", 422, "batch_size"),
         (b"[" * 100_000, 400, None),
     ],
 )
