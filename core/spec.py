@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, LiteralString, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
@@ -16,6 +25,40 @@ class Frozen(BaseModel):
     """A value that does not change and refuses what it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, data: Any) -> Any:
+        """Pydantic takes "12" and true for numbers, and 1 and "yes" for true: the JSON schema does not."""
+        if not isinstance(data, Mapping):
+            return data
+        wrong: list[InitErrorDetails] = []
+        for name, field in cls.model_fields.items():
+            if name in data and (told := _wrong_type(data[name], _types_in(field.annotation))):
+                wrong.append({"type": PydanticCustomError("wrong_type", told), "loc": (name,), "input": data[name]})
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return data
+
+
+def _wrong_type(value: Any, taken: frozenset[Any]) -> LiteralString | None:
+    if isinstance(value, bool | str) and taken & {int, float} and type(value) not in taken:
+        return "Input should be a valid number" if float in taken else "Input should be a valid integer"
+    if isinstance(value, int | float | str) and bool in taken and type(value) not in taken:
+        return "Input should be true or false"
+    return None
+
+
+def _types_in(annotation: Any) -> frozenset[Any]:
+    """The types that a field may have at the top of its value."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return frozenset(map(type, inner))
+    if get_origin(annotation) is Annotated:
+        return _types_in(inner[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return frozenset().union(*map(_types_in, inner))
+    return frozenset({annotation})
 
 
 class JobReference(Frozen):
