@@ -20,6 +20,7 @@ from core.jobs.pointers import Pointers, known_contents, known_parts, pointers_o
 from core.storage import job_folder, sample_key
 
 JOBS_AT_ONCE = 100
+SAMPLE = re.compile(r"^jobs/[^/]+/[0-9]+/samples/")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -92,7 +93,8 @@ def _unknown(files: Sequence[Found], job_id: str, pointers: Pointers | None) -> 
         return files
     keys = pointers.keys | {sample_key(job_id, fence, path) for fence, path in pointers.samples}
     live = f"{job_folder(job_id)}/{pointers.live_fence}/"
-    return [found for found in files if found.key not in keys and not found.key.startswith(live)]
+    unknown = [found for found in files if found.key not in keys and not found.key.startswith(live)]
+    return [found for found in unknown if not (pointers.is_unfinished and SAMPLE.search(found.key))]
 
 
 def _collect_runs(server: Server, collected: Collected, before: float) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.jobs.models import Artifact, Checkpoint, Event, File, Job, UploadPart
-from core.jobs.status import Status
+from core.jobs.status import TERMINAL, Status
 
 AT_ONCE = 500  # ids in a query
 
@@ -20,10 +20,12 @@ class Pointers:
     """What points into a job's part of the storage.
 
     `live_fence`: of the attempt that runs now, whose worker may have put things there that it has not written down;
-    whatever another fence left will not be written down any more. `samples`: fence and path.
+    what another fence left will not be written down any more, but for samples: while the job `is_unfinished`, the next
+    worker may find in Redis what the last one told of them. `samples`: fence and path.
     """
 
     live_fence: int | None
+    is_unfinished: bool
     keys: set[str] = field(default_factory=set)
     samples: set[tuple[int, str]] = field(default_factory=set)
 
@@ -45,7 +47,7 @@ def pointers_of(session: Session, job_ids: Sequence[str]) -> dict[str, Pointers]
     """
     found: dict[str, Pointers] = {}
     for job_id, status, fence in session.execute(select(Job.id, Job.status, Job.fence).where(Job.id.in_(job_ids))):
-        found[job_id] = Pointers(fence if status is Status.RUNNING else None)
+        found[job_id] = Pointers(fence if status is Status.RUNNING else None, status not in TERMINAL)
     for table in (Artifact, Checkpoint):
         for job_id, key in session.execute(select(table.job_id, table.key).where(table.job_id.in_(job_ids))):
             if job_id in found:

@@ -19,7 +19,7 @@ from core.jobs.inputs import ModelInput
 from core.jobs.models import Base, File, Job, Upload, new_id
 from core.placement import place_inputs
 from core.progress import Publisher
-from core.storage import Storage, artifact_key, checkpoint_key, file_key
+from core.storage import Storage, artifact_key, checkpoint_key, file_key, sample_key
 from tests.api.schema import Schema
 from tests.api.service import Service, sse, start_apis, submit, table, upload, wait_for, work
 from tests.api.test_samples import show
@@ -101,6 +101,7 @@ def test_what_nothing_points_to_goes_and_all_else_stays(
     before = files_of(service, "files", "jobs")
     at_work = put(service, f"runs/{running}/1/inputs/model")
     unwritten = put(service, checkpoint_key(running, 1, 6))  # linked, and not registered yet
+    told_to_redis = put(service, sample_key(running, 0, "words-1.txt"))  # by a worker that was lost
     content = hashlib.sha256(b"left over").hexdigest()
     orphans = [
         put(service, file_key(content)),
@@ -118,13 +119,15 @@ def test_what_nothing_points_to_goes_and_all_else_stays(
     ]
     wait_for(lambda: not [path for path in orphans if path.exists()])
     collected()
-    assert files_of(service, "files", "jobs") == before | {str(unwritten.relative_to(service.storage.root))}
+    kept = {str(path.relative_to(service.storage.root)) for path in (unwritten, told_to_redis)}
+    assert files_of(service, "files", "jobs") == before | kept
     assert at_work.exists()
     assert not (service.storage.root / "runs" / ended).exists()
     assert not (service.storage.root / "jobs" / ended / "1" / "artifacts" / "deep").exists()
     worker.succeed()
     collected()
     assert not unwritten.exists()
+    assert not told_to_redis.exists()
     assert not at_work.exists()
     assert http.get(f"/v1/jobs/{running}/weights").content == b"weights"
     told = (service.folder / "api.log").read_text()

@@ -34,6 +34,8 @@ SETTINGS = {
     "STOP_SECONDS": "1.5",
     "RETRY_SECONDS": "0.2",
     "THREADS": "1",
+    "COLLECT_SECONDS": "0.5",
+    "COLLECT_GRACE_SECONDS": "0.2",
 }
 
 
