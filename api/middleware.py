@@ -21,11 +21,16 @@ log = logging.getLogger("weightworks.api")
 
 ARRIVED = "weightworks.arrived"  # where the scope keeps when the request came, by the monotonic clock
 LEAST_BYTES_PER_SECOND = 4096
+NOTHING = "default-src 'none'; frame-ancestors 'none'"
+FROM_HERE = "; ".join(f"{kind}-src 'self'" for kind in ("default", "connect", "font"))
+PAGES = f"{FROM_HERE}; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 
 
@@ -56,7 +61,7 @@ class Surroundings:
                 is_started = True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in _security_headers(scope["path"]).items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -84,6 +89,14 @@ class Surroundings:
             await respond(TooLarge(_too_large(limit)))(scope, receive, send)
             return
         await self.app(scope, _limited(receive, limit, self._body_seconds), send)
+
+
+def _security_headers(path: str) -> Mapping[str, str]:
+    """What browsers may do with an answer: of the API's nothing, and keep none of it; of the docs' what they need."""
+    if path.startswith("/docs"):
+        return {**SECURITY_HEADERS, "content-security-policy": f"{PAGES}; frame-ancestors 'none'"}
+    kept = {"cache-control": "no-store"} if path.startswith("/v1/") else {}
+    return {**SECURITY_HEADERS, **kept, "content-security-policy": NOTHING}
 
 
 def _limited(receive: Receive, limit: int, seconds: float) -> Receive:

@@ -23,7 +23,9 @@ GRACE_SECONDS = 3
 
 def run(app: Any, **options: Any) -> None:
     """Serve until told to stop; `options`: uvicorn's `host` and `port`, or `fd`."""
-    uvicorn.run(app, http=Protocol, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS, **options)
+    uvicorn.run(
+        app, http=Protocol, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS, **options
+    )
 
 
 class Protocol(HttpToolsProtocol):

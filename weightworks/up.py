@@ -33,6 +33,7 @@ Say = Callable[[str], None]
 def up(home: Path, *, port: int, workers: int, say: Say) -> int:
     """Run until told to stop; answers the exit status. Raises CannotStart."""
     root = find_root()
+    os.umask(0o077)  # whatever is written, by whichever process, is for this user only
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(home), listen(port) as listener, Signals() as signals:
         (home / FILE_NAME).unlink(missing_ok=True)

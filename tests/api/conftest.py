@@ -35,6 +35,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
     database.close()
     log = (folder / "api.log").read_text()
     assert log.count("Traceback") == service.tracebacks, log
+    assert "ww-" not in log, "a log holds a key"
 
 
 @pytest.fixture

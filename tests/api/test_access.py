@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import pkgutil
 import re
 from typing import Any
 
 import httpx
 import pytest
 
+import api.routes
 from tests.api.service import ADMIN_KEY, Service, new_project, start_worker, submit, upload, work
 from tests.api.test_samples import show
 
 OPEN = {"/healthz", "/readyz"}
+EVERYONES = {"/v1/methods/{name}", "/v1/methods/{name}/example_dataset", "/v1/methods/{name}/example_files/{field}"}
+PAGES = {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"}
 
 
 def filled(path: str, ids: dict[str, str]) -> str:
@@ -45,6 +51,18 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
     }
 
 
+def test_no_route_is_hidden_from_these_tests(service: Service) -> None:
+    """They take the routes from the schema: only pages, and HEAD where there is GET, may be without a place there."""
+    seen = set(service.schema.operations)
+    for module in pkgutil.iter_modules(api.routes.__path__):
+        for route in importlib.import_module(f"api.routes.{module.name}").router.routes:
+            for method in route.methods:
+                path = re.sub(r":path}", "}", route.path)
+                assert ("GET" if method == "HEAD" else method, path) in seen, (method, route.path)
+    app = importlib.import_module("api.main").app
+    assert {route.path for route in app.routes if hasattr(route, "path")} == PAGES
+
+
 def test_every_call_but_the_health_checks_asks_for_a_key(service: Service, ids: dict[str, str]) -> None:
     with service.client("ww-wrong") as wrong, service.client(None) as none:
         for method, path in service.schema.operations:
@@ -63,7 +81,7 @@ def test_every_call_but_the_health_checks_asks_for_a_key(service: Service, ids: 
 def test_what_belongs_to_another_project_is_not_there(service: Service, ids: dict[str, str]) -> None:
     with service.client(new_project(service)) as other:
         for method, path in service.schema.operations:
-            if "{" not in path or "{name}" in path:
+            if "{" not in path or path in EVERYONES:
                 continue
             answer = other.request(method, filled(path, ids))
             # Workers are everyone's, and for whoever runs the server to drain.
@@ -113,6 +131,40 @@ def test_keys_are_shown_once_and_revoked_at_once(service: Service, http: httpx.C
         assert robot.get("/v1/jobs").status_code == 200
         assert http.delete(f"/v1/api_keys/{key['id']}").json()["deleted"]
         assert robot.get("/v1/jobs").status_code == 401
+
+
+@pytest.mark.parametrize("secret", ["key", "hash"])
+def test_what_the_database_holds_opens_nothing(service: Service, http: httpx.Client, key: str, secret: str) -> None:
+    shown = hashlib.sha256(key.encode()).hexdigest() if secret == "hash" else key[:-1]
+    with service.client(shown) as thief:
+        answer = thief.get("/v1/jobs")
+    assert answer.status_code == 401
+    assert shown not in answer.text
+
+
+def test_browsers_of_other_sites_get_nothing(http: httpx.Client) -> None:
+    elsewhere = {"origin": "https://elsewhere.example", "access-control-request-method": "POST"}
+    for path in ("/v1/jobs", "/v1/files", "/healthz"):
+        asked = http.options(path, headers={**elsewhere, "access-control-request-headers": "authorization"})
+        assert asked.status_code == 405
+        for answer in (asked, http.get(path, headers=elsewhere)):
+            assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_every_answer_says_what_browsers_may_do_with_it(service: Service, http: httpx.Client) -> None:
+    answers = [http.get("/v1/jobs"), http.get("/nothing"), http.get("/v1/nothing"), http.get("/healthz")]
+    answers += [http.post("/v1/jobs", content=b"{"), http.post("/v1/api_keys", json={"name": "shown"})]
+    for answer in answers:
+        assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.headers["permissions-policy"].startswith("camera=()")
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "server" not in answer.headers
+        assert answer.headers.get("cache-control") == ("no-store" if "/v1/" in str(answer.url) else None)
+    with service.client(None) as anyone:
+        policy = anyone.get("/docs").headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "https:" not in policy
 
 
 def test_an_admin_cannot_lock_the_project_out(http: httpx.Client) -> None:

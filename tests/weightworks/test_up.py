@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -58,6 +61,47 @@ def test_what_it_writes_is_for_this_user_only(weightworks_up: Any) -> None:
         assert stranger.recv(100).startswith(b"-NOAUTH")
     for process in weightworks_up.family():
         assert connection["api_key"] not in command_line(process)
+
+
+def test_nothing_of_it_is_readable_by_others(weightworks_up: Any) -> None:
+    assert mode(weightworks_up.home) == 0o700
+    assert not [path for path in weightworks_up.home.rglob("*") if mode(path) & 0o077 and not path.is_symlink()]
+
+
+def test_secrets_are_where_they_belong_and_nowhere_else(weightworks_up: Any, tmp_path: Path) -> None:
+    """After a job and a wrong key: in no log, event, artifact or database, no command line, no process that learns."""
+    home = weightworks_up.home
+    key = json.loads((home / "connection.json").read_text())["api_key"]
+    write_images(tmp_path / "images.zip")
+    with Client(home=home) as client:
+        file = client.files.upload(tmp_path / "images.zip")
+        job = client.jobs.create({"method": "classification", "dataset": file.id, "epochs": 1})
+        learning = [one for event in client.jobs.events(job.id) if event for one in secretless(weightworks_up)]
+        assert client.jobs.get(job.id).status == "succeeded"
+        with httpx.Client(base_url=client._transport.base_url) as stranger:
+            wrong = {"authorization": "Bearer ww-a-wrong-key"}
+            assert stranger.get("/v1/jobs", headers=wrong).status_code == 401
+    assert learning
+    (password,) = {
+        found[1]
+        for process in weightworks_up.family()
+        if (found := re.search("//:(.*?)@", process.environ().get("WEIGHTWORKS_REDIS_URL", "")))
+    }
+    for process in [*learning, *secretless(weightworks_up)]:
+        with suppress(psutil.Error):
+            assert not [value for value in process.environ().values() if key in value or password in value]
+    for process in weightworks_up.family():
+        assert key not in command_line(process)
+        assert password not in command_line(process)
+    secrets = (key.encode(), password.encode(), b"ww-a-wrong-key")
+    files = [path for path in home.rglob("*") if path.is_file()]
+    holders = [path.name for path in files if any(secret in path.read_bytes() for secret in secrets)]
+    assert sorted(holders) == ["admin_key", "connection.json"]
+
+
+def secretless(stack: Any) -> list[psutil.Process]:
+    """The processes that read or learn what strangers sent."""
+    return [one for one in stack.family() if any(name in command_line(one) for name in ("zygote", "core.inspecting"))]
 
 
 def test_a_second_one_on_the_same_home_is_refused(weightworks_up: Any) -> None:
