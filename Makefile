@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test faults check lint fuzz quality docs format lock clean
+.PHONY: help setup demo up test faults soak check lint fuzz quality docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ test: lint ## All checks and all tests
 
 faults: $(STAMP) ## Break everything that can break, RUNS times (3) on each database, and print what it broke
 	$(BIN)/python -m tests.faults --runs $(or $(RUNS),3)
+
+soak: $(STAMP) ## Jobs of all methods and random faults for MINUTES (20) on each database, then every invariant
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20) $(addprefix --database ,$(DATABASE))
 
 check: lint ## The quick gate: format, lint, types, import rule, fast tests
 	$(BIN)/python -m pytest -q -x tests/core/jobs tests/core/data tests/core/training tests/core/test_settings.py

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -133,6 +134,7 @@ class Apis:
         self._ports = [free_port() for _ in range(count)]
         self._processes: list[psutil.Process | None] = [None] * count
         self._server: subprocess.Popen[str] | None = None
+        self._forking = threading.Lock()
 
     @property
     def addresses(self) -> list[str]:
@@ -167,11 +169,17 @@ class Apis:
         """Start those that do not run, all unless told which, and wait until they answer."""
         chosen = indexes or range(len(self._ports))
         for index in chosen:
-            if not self.is_running(index):
-                self._processes[index] = self._fork(self._ports[index])
+            self._ensure(index)
         if should_wait:
             for index in chosen:
-                until(lambda address=self.addresses[index]: _answers(address), what=f"for API {index}")
+                until(lambda index=index: self._ensure(index) and _answers(self.addresses[index]), what="for the API")
+
+    def _ensure(self, index: int) -> bool:
+        """Start one that does not run: the first time, or again, since it ends where it finds no database."""
+        with self._forking:
+            if not self.is_running(index):
+                self._processes[index] = self._fork(self._ports[index])
+        return True
 
     def _fork(self, port: int) -> psutil.Process:
         assert self._server is not None

@@ -117,6 +117,15 @@ class References:
         files["dataset"] = self._uploaded(told["example"]["dataset"])
         return {**told["example"]["spec"], **files, **changes}
 
+    def example_of_need(self, method: str, field: str) -> dict[str, Any]:
+        """The spec of a job whose model the method's example takes in this field."""
+        need = self._stack.request("GET", f"/v1/methods/{method}").json()["example_needs"][field]
+        return {**need["spec"], "dataset": self._uploaded(need["dataset"])}
+
+    def job_of(self, spec: Mapping[str, Any]) -> WatchedJob:
+        """The undisturbed job of this spec."""
+        return next(job for job in self.jobs if job.spec == spec)
+
     def _uploaded(self, address: str) -> str:
         """The id of an example's data set, sent back to where it came from."""
         with self._making:

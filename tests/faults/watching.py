@@ -66,7 +66,7 @@ class Watcher(threading.Thread):
         url = f"{address}/v1/jobs/{self._job_id}/events"
         with self._http.stream("GET", url, headers=headers, timeout=timeout) as answer:
             if answer.status_code != 200:
-                if answer.status_code < 500:
+                if answer.status_code < 500 and answer.status_code != 429:
                     self.refusals.append(f"{answer.status_code} for a watcher")
                 self._is_stopped.wait(AGAIN_SECONDS)
                 return
