@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test faults soak check lint fuzz quality docs format lock clean
+.PHONY: help setup demo up test life faults soak check lint fuzz quality docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ up: $(STAMP) ## Run Weightworks on this machine until Ctrl-C
 
 test: lint ## All checks and all tests
 	$(BIN)/python -m pytest -q --durations=15
+
+life: $(STAMP) ## Live LIVES (500) random lives of jobs against each database, and hold each to what must hold
+	LIFE_EXAMPLES=$(or $(LIVES),500) $(BIN)/python -m pytest -q tests/core/jobs/test_life.py
 
 faults: $(STAMP) ## Break everything that can break, RUNS times (3) on each database, and print what it broke
 	$(BIN)/python -m tests.faults --runs $(or $(RUNS),3)

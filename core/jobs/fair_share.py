@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import Integer, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
 from core.jobs.claimable import is_claimable
@@ -66,11 +66,16 @@ def front(
     """
     found: list[tuple[int, int, str]] = []
     for device in devices:  # each is a stretch of the index, in order
-        query = select(Job.priority, Job.created_at, Job.id).where(
-            Job.project_id == project_id, Job.device == device, is_claimable()
-        )
-        query = query.order_by(Job.priority.desc(), Job.created_at, Job.id).limit(limit)
-        if should_lock:
-            query = query.with_for_update(skip_locked=True, of=Job)
-        found += [(-priority, created_at, job_id) for priority, created_at, job_id in session.execute(query)]
+        given = {"project_id": project_id, "device": device, "limit": limit}
+        rows = session.execute(_LOCKED_STRETCH if should_lock else _STRETCH, given)
+        found += [(-priority, created_at, job_id) for priority, created_at, job_id in rows]
     return [job_id for _, _, job_id in sorted(found)[:limit]]
+
+
+_STRETCH = (
+    select(Job.priority, Job.created_at, Job.id)
+    .where(Job.project_id == bindparam("project_id"), Job.device == bindparam("device"), is_claimable())
+    .order_by(Job.priority.desc(), Job.created_at, Job.id)
+    .limit(bindparam("limit", type_=Integer))
+)
+_LOCKED_STRETCH = _STRETCH.with_for_update(skip_locked=True, of=Job)
