@@ -70,11 +70,14 @@ class Journal:
     def add(self, event: NewEvent) -> None:
         """Put an event at the end of the job's stream."""
         self._last_seq += 1
-        now = self._clock_offset + time.monotonic()
         storable = replace(event, message=_storable(event.message))
-        row = as_row(self.claim.job_id, self.claim.fence, self._last_seq, storable, now=now)
+        row = as_row(self.claim.job_id, self.claim.fence, self._last_seq, storable, now=self.now())
         self._unpublished.append(row)
         self._unwritten.append(row)
+
+    def now(self) -> float:
+        """Unix seconds by the database's clock, as far as can be told without asking it."""
+        return self._clock_offset + time.monotonic()
 
     @property
     def publish_at(self) -> float:

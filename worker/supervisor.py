@@ -194,7 +194,7 @@ class Supervisor:
     def _take_progress(self, message: dict[str, Any]) -> None:
         step, total = message["step"], message["total"]
         rate = self._rate.note(step, at=time.monotonic())
-        self.journal.progress = {"step": step, "total": total, "rate": rate, "at": round(time.time(), 3)}
+        self.journal.progress = {"step": step, "total": total, "rate": rate, "at": round(self.journal.now(), 3)}
 
     def _take_metrics(self, message: dict[str, Any]) -> None:
         self.journal.metrics.update(message["values"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, Float, create_engine, event
+from sqlalchemy import Engine, Float, create_engine, event, select
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
@@ -35,6 +35,11 @@ def _sqlite_now(element: Any, compiler: Any, **options: Any) -> str:
 @compiles(database_now, "postgresql")
 def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
+
+
+def read_clock(session: Session) -> float:
+    """Unix seconds by the database's clock, at this moment."""
+    return session.scalars(select(database_now())).one()
 
 
 class Database:

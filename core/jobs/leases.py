@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
 from core.jobs.claimable import retry_pause
-from core.jobs.database import database_now
+from core.jobs.database import database_now, read_clock
 from core.jobs.events import NewEvent, add_event
 from core.jobs.fair_share import Share, front, open_devices, running_jobs, shares
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Project, TrainedModel, new_id
@@ -115,6 +114,7 @@ def _claim_of(session: Session, share: Share, owner: str, devices: Sequence[str]
     first = front(session, share.project_id, open_devices(session, share, devices), limit=1, should_lock=True)
     if not first:
         return None
+    now = int(read_clock(session))
     statement = (
         update(Job)
         .where(Job.id == first[0], Job.status == Status.QUEUED)
@@ -124,7 +124,7 @@ def _claim_of(session: Session, share: Share, owner: str, devices: Sequence[str]
             attempt=Job.attempt + 1,
             owner=owner,
             lease_expires_at=database_now() + lease_seconds,
-            started_at=case((Job.started_at.is_(None), int(time.time())), else_=Job.started_at),
+            started_at=case((Job.started_at.is_(None), now), else_=Job.started_at),
             progress=None,
         )
         .returning(Job)
@@ -140,7 +140,7 @@ def _claim_of(session: Session, share: Share, owner: str, devices: Sequence[str]
 
 
 def _start_attempt(session: Session, job: Job, *, owner: str, device: str) -> None:
-    now = int(time.time())
+    now = int(read_clock(session))
     row = Attempt(job_id=job.id, fence=job.fence, attempt=job.attempt, owner=owner, device=device, started_at=now)
     session.add(row)
     message = f"Attempt {job.attempt} of {job.max_attempts} started on {owner}."
@@ -199,7 +199,7 @@ def add_checkpoint(
         bytes=size,
         sha256=sha256,
         metrics=dict(metrics),
-        created_at=int(time.time()),
+        created_at=int(read_clock(session)),
     )
     query = select(Checkpoint).where(Checkpoint.job_id == claim.job_id).order_by(Checkpoint.step.desc())
     same_step = [old for old in session.scalars(query) if old.step == step]
@@ -231,7 +231,7 @@ def succeed_job(
         bytes=sum(file.bytes for file in files),
         metrics=dict(metrics),
         lineage=dict(lineage),
-        created_at=int(time.time()),
+        created_at=int(read_clock(session)),
     )
     session.add(model)
     event = NewEvent("status", "The job succeeded.", data={**_status_event(job, "").data, "model": model.id})
@@ -306,6 +306,12 @@ def devices_waiting_for(session: Session, job_id: str) -> list[str]:
     """The device of each queued job that takes this job's weights: whom to wake."""
     dependents = select(Dependency.job_id).where(Dependency.needs_id == job_id)
     return list(session.scalars(select(Job.device).where(Job.id.in_(dependents), Job.status == Status.QUEUED)))
+
+
+def held_leases(session: Session) -> list[Suspect]:
+    """The lease of every running job, as it is now."""
+    query = select(Job.id, Job.fence, Job.lease_expires_at).where(Job.status == Status.RUNNING)
+    return [Suspect(job_id, fence, ends_at or 0.0) for job_id, fence, ends_at in session.execute(query)]
 
 
 def suspect_leases(session: Session, *, lease_seconds: float) -> list[Suspect]:
@@ -411,7 +417,7 @@ def _publish(session: Session, claim: Claim, files: Sequence[Published]) -> None
 
 def _requeue(session: Session, job: Job, *, outcome: str) -> None:
     _leave(session, job, Status.QUEUED, outcome=outcome)
-    job.claimable_at = session.scalar(select(database_now())) or 0.0
+    job.claimable_at = read_clock(session)
 
 
 def _pause(session: Session, job: Job, *, attempt: int, outcome: str, why: str) -> None:
@@ -439,7 +445,7 @@ def _leave(session: Session, job: Job, status: Status, *, outcome: str) -> None:
     """End the attempt; whoever asks for a pause from now on asks another one."""
     job.status, job.lease_expires_at, job.pause_requested = status, None, False
     if status in TERMINAL:
-        job.finished_at = int(time.time())
+        job.finished_at = int(read_clock(session))
     else:
         job.owner = None
     _close_attempt(session, job.id, job.fence, outcome)
@@ -448,7 +454,7 @@ def _leave(session: Session, job: Job, status: Status, *, outcome: str) -> None:
 def _close_attempt(session: Session, job_id: str, fence: int, outcome: str) -> None:
     attempt = session.get(Attempt, (job_id, fence))
     if attempt is not None:
-        attempt.ended_at, attempt.outcome = int(time.time()), outcome
+        attempt.ended_at, attempt.outcome = int(read_clock(session)), outcome
 
 
 def _status_event(job: Job, message: str, level: str = "info") -> NewEvent:

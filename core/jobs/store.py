@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, WeightworksError
-from core.jobs.database import database_now
+from core.jobs.database import read_clock
 from core.jobs.events import NewEvent, add_event
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, IdempotencyKey, Job, Pipeline, new_id
 from core.jobs.status import TERMINAL, Status
@@ -40,8 +39,8 @@ def create_job(
         device=spec.device,
         priority=spec.priority,
         status=Status.QUEUED,
-        created_at=int(time.time()),
-        claimable_at=session.scalar(select(database_now())) or 0.0,
+        created_at=int(read_clock(session)),
+        claimable_at=read_clock(session),
         fence=0,
         attempt=0,
         max_attempts=max_attempts,
@@ -131,7 +130,7 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
         job.cancel_requested = True
         return job
     was = "before it ran" if job.fence == 0 else f"while it was {job.status}"
-    job.status, job.finished_at = Status.CANCELLED, int(time.time())
+    job.status, job.finished_at = Status.CANCELLED, int(read_clock(session))
     _tell_status(session, job, f"The job was cancelled {was}.")
     fail_dependents(session, job)
     return job
@@ -160,7 +159,7 @@ def resume_job(session: Session, project_id: str, job_id: str) -> Job:
     job = get_job(session, project_id, job_id, should_lock=True)
     if job.status is Status.PAUSED:
         job.status = Status.QUEUED
-        job.claimable_at = session.scalar(select(database_now())) or 0.0
+        job.claimable_at = read_clock(session)
         _tell_status(session, job, "The job was resumed; it waits for a worker.")
     elif not job.pause_requested:
         raise Conflict(f"the job is {job.status}: only a paused job can be resumed", param="job_id")
@@ -175,7 +174,7 @@ def retry_job(session: Session, project_id: str, job_id: str) -> Job:
         raise Conflict(f"the job is {job.status}: only a failed or cancelled job can be retried", param="job_id")
     job.status, job.finished_at, job.error = Status.QUEUED, None, None
     job.attempt, job.cancel_requested, job.pause_requested = 0, False, False
-    job.claimable_at = session.scalar(select(database_now())) or 0.0
+    job.claimable_at = read_clock(session)
     _tell_status(session, job, "The job was queued again.")
     fail_dependents_of_lost(session, job)
     return job
@@ -206,7 +205,7 @@ def _fail_for(session: Session, job: Job, needed: Job) -> None:
         f"needs the weights of {needed.id}, which {needed.status}; retry that job, then this one",
         code="dependency_failed",
     )
-    job.status, job.finished_at, job.error = Status.FAILED, int(time.time()), error.as_dict()
+    job.status, job.finished_at, job.error = Status.FAILED, int(read_clock(session)), error.as_dict()
     _tell_status(session, job, f"The job failed: it {error.message}.", level="error")
     fail_dependents(session, job)
 
@@ -241,7 +240,7 @@ def list_artifacts(session: Session, job_id: str) -> list[Artifact]:
 
 def create_pipeline(session: Session, project_id: str, *, name: str | None) -> Pipeline:
     """Write a pipeline; its jobs are written in the same transaction."""
-    pipeline = Pipeline(id=new_id("pipeline"), project_id=project_id, name=name, created_at=int(time.time()))
+    pipeline = Pipeline(id=new_id("pipeline"), project_id=project_id, name=name, created_at=int(read_clock(session)))
     session.add(pipeline)
     session.flush()
     return pipeline
@@ -288,7 +287,7 @@ def remember_submission(session: Session, project_id: str, key: str, body_sha256
             key=key,
             body_sha256=body_sha256,
             resource_id=resource_id,
-            created_at=int(time.time()),
+            created_at=int(read_clock(session)),
         )
     )
     session.flush()

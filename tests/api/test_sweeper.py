@@ -1,4 +1,4 @@
-"""A sweeper believes no clock but its own: what looks lost must have looked so for as long as renewals take."""
+"""A sweeper believes no clock but its own: what looks lost must have looked so for a whole lease."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from core.jobs.leases import Suspect
 LOST, LIVING = Suspect("job-1", 1, 100.0), Suspect("job-2", 1, 100.0)
 
 
-def test_one_look_or_two_close_together_are_not_enough() -> None:
-    looks = Looks(apart=6.0)
+def test_a_lease_is_lost_once_it_was_seen_unchanged_for_its_length() -> None:
+    looks = Looks(lease_seconds=6.0)
     assert looks.confirm([LOST], at=0.0) == []
     assert looks.confirm([LOST], at=5.0) == []
     assert looks.confirm([LOST], at=7.0) == [LOST]
 
 
 def test_who_renewed_in_between_is_seen_anew() -> None:
-    looks = Looks(apart=6.0)
+    looks = Looks(lease_seconds=6.0)
     looks.confirm([LOST, LIVING], at=0.0)
     renewed = replace(LIVING, lease_expires_at=101.0)
     assert looks.confirm([LOST, renewed], at=7.0) == [LOST]
@@ -27,9 +27,11 @@ def test_who_renewed_in_between_is_seen_anew() -> None:
     assert looks.confirm([replace(renewed, fence=2)], at=30.0) == []
 
 
-def test_a_look_that_failed_counts_for_nobody() -> None:
-    looks = Looks(apart=6.0)
+def test_time_in_which_nobody_could_renew_counts_for_nobody() -> None:
+    looks = Looks(lease_seconds=6.0)
     looks.confirm([LOST], at=0.0)
-    looks.forget()
+    assert looks.confirm([LOST], at=4.0) == []
+    looks.skip()
     assert looks.confirm([LOST], at=60.0) == []
-    assert looks.confirm([LOST], at=67.0) == [LOST]
+    assert looks.confirm([LOST], at=61.0) == []
+    assert looks.confirm([LOST], at=63.0) == [LOST]

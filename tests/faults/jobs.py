@@ -38,6 +38,7 @@ class WatchedJob:
         self.undisturbed = undisturbed
         self.expected = Expected()
         self.damaged: set[str] = set()  # checkpoints that a fault damaged, by key
+        self.is_by_one_clock = True  # whether the times of its attempts and events can be compared
         key = new_id("key")
         answer = stack.request("POST", "/v1/jobs", json=self.spec, headers={"idempotency-key": key})
         if answer.status_code != 202:
@@ -95,6 +96,12 @@ class WatchedJob:
     def cancel(self) -> int:
         """Ask for its end; answers the HTTP status."""
         return self.stack.request("POST", f"/v1/jobs/{self.id}/cancel").status_code
+
+    def retry(self) -> None:
+        """Try it again, and watch it anew from its beginning."""
+        self.stack.request("POST", f"/v1/jobs/{self.id}/retry").raise_for_status()
+        self.watcher = Watcher(self.stack.http, self.stack.apis.addresses, self.id)
+        self.watcher.start()
 
     def weights(self) -> bytes | None:
         """What can be downloaded as its weights; None if there are none."""

@@ -23,6 +23,7 @@ from core.progress import Publisher
 from core.queue import make_app
 from core.storage import Storage
 from tests.faults.databases import make_database
+from tests.faults.disks import Disks
 from tests.faults.parts import PATIENCE, Apis, Redis, Worker, environment_of, is_alive, until
 
 ADMIN_KEY = "ww-the-admin-key-of-the-fault-matrix"
@@ -49,9 +50,11 @@ class Stack:
         self.folder = folder
         self.kind = kind
         self.redis = Redis()
-        self.server = make_database(kind, folder)
+        self.disks = Disks(folder)
+        self.skipped: dict[str, str] = {}  # faults that cannot be made here, and why
+        self.server = make_database(kind, self.disks.database)
         self.database = Database(self.server.url)
-        self.storage = Storage(folder / "storage")
+        self.storage = Storage(self.disks.storage)
         self.publisher = Publisher(self.redis.url)
         self.queue = make_app(self.redis.url)
         self.environment = {
@@ -121,6 +124,7 @@ class Stack:
         self.database.close()
         self.redis.close()
         self.server.close()
+        self.disks.close()
 
     # Looking.
 

@@ -9,9 +9,11 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.faults import invariants
+from tests.faults.disks import Disk
 from tests.faults.invariants import WRONG_STATE, Violation
 from tests.faults.jobs import WatchedJob
 from tests.faults.stack import Stack
@@ -63,6 +65,10 @@ def fault(
     return register
 
 
+class CannotBeMade(Exception):  # noqa: N818 - not an error
+    """This machine does not allow the fault; says why."""
+
+
 class Trial:
     """One fault's turn on a stack."""
 
@@ -93,6 +99,12 @@ class Trial:
     def endless_job(self, **changes: Any) -> WatchedJob:
         """Training that ends only when it is told to."""
         return self.submit(self.example("autoencoder", **{**ENDLESS, **changes}))
+
+    def disk(self, path: Path) -> Disk:
+        """The disk that is mounted there; raises CannotBeMade."""
+        if self.stack.disks.why_not:
+            raise CannotBeMade(self.stack.disks.why_not)
+        return self.stack.disks[path]
 
     def require(self, holds: object, what: str, *, kind: str = WRONG_STATE) -> None:
         """Note a violation unless it holds."""
@@ -156,6 +168,8 @@ def run_fault(fault: Fault, stack: Stack, references: References) -> list[Violat
     try:
         with stack.one_worker_away if fault.takes_worker else contextlib.nullcontext():
             fault.act(trial)
+    except CannotBeMade as reason:
+        stack.skipped[fault.id] = str(reason)
     except Exception:
         trial.violations.append(Violation(WRONG_STATE, f"the fault went wrong: {traceback.format_exc()}"))
     stack.mend()

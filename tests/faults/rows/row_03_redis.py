@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from tests.faults.moments import SHORT, trainer_near_its_end
+from tests.faults.moments import SHORT, trainer_at_checkpoint, trainer_near_its_end
 from tests.faults.parts import suspended
 from tests.faults.stack import Stack
 from tests.faults.trials import Trial, fault
@@ -43,11 +43,14 @@ def disturb_at_each_moment(trial: Trial, breaking: Breaking) -> None:
     stack = trial.stack
     with breaking(stack, stack.redis.save_copy()):
         trial.submit(trial.example("pca")).until_ended()
-    running, *finishing = (trial.training_job(**(SHORT if worker else {})) for worker in range(len(stack.workers)))
     with ExitStack() as broken:
-        with suspended(*(trainer_near_its_end(job) for job in finishing)):
+        with ExitStack() as held:
+            finishing = []
+            for _ in stack.workers[1:]:
+                finishing.append(trial.training_job(**SHORT))
+                held.enter_context(suspended(trainer_near_its_end(finishing[-1])))
+            held.enter_context(suspended(trainer_at_checkpoint(trial.training_job())))
             queued = trial.submit(trial.example("pca"))
-            running.until_training()
             broken.enter_context(breaking(stack, stack.redis.save_copy()))
         for job in finishing:
             job.until_ended()
