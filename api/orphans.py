@@ -38,9 +38,10 @@ def _collect_incoming(server: Server, collected: Collected, before: float) -> No
     """Files that were streamed in, and folders of previews, by processes that were killed."""
     for name in names_in(server.storage, "incoming"):
         found = folder_as_one(server.storage, f"incoming/{name}")
-        if found.changed_at >= before or is_streamed_into(server.storage, found.key):
-            continue
         path = server.storage.path(found.key)
+        patience = server.settings.preview_seconds if path.is_dir() else 0.0
+        if found.changed_at >= before - patience or is_streamed_into(server.storage, found.key):
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from core.inventory import files_below
 from core.jobs import leases
 from core.jobs.database import Database
 from core.jobs.events import NewEvent
@@ -25,12 +26,14 @@ from tests.api.service import Service, sse, start_apis, submit, table, upload, w
 from tests.api.test_samples import show
 from tests.api.test_uploads import announce, complete, send
 
+PREVIEW_SECONDS = 2.0
 SETTINGS = {
     "COLLECT_SECONDS": "0.1",
     "COLLECT_GRACE_SECONDS": "0.05",
     "KEEP_CHECKPOINTS_DAYS": "5",
     "KEEP_EVENTS_DAYS": "5",
     "KEEP_ARTIFACTS_DAYS": "5",
+    "PREVIEW_SECONDS": str(PREVIEW_SECONDS),
 }
 
 
@@ -83,8 +86,7 @@ def age(service: Service, job_id: str, days: float) -> None:
 
 
 def files_of(service: Service, *folders: str) -> set[str]:
-    root = service.folder / "storage"
-    return {str(path.relative_to(root)) for folder in folders for path in (root / folder).rglob("*") if path.is_file()}
+    return {found.key for folder in folders for found in files_below(service.storage, folder)}
 
 
 def test_what_nothing_points_to_goes_and_all_else_stays(
@@ -100,6 +102,8 @@ def test_what_nothing_points_to_goes_and_all_else_stays(
     worker.checkpoint(5, b"state")
     before = files_of(service, "files", "jobs")
     at_work = put(service, f"runs/{running}/1/inputs/model")
+    put_at = time.monotonic()
+    preview = put(service, "incoming/preview-x/inputs/model")
     unwritten = put(service, checkpoint_key(running, 1, 6))  # linked, and not registered yet
     told_to_redis = put(service, sample_key(running, 0, "words-1.txt"))  # by a worker that was lost
     content = hashlib.sha256(b"left over").hexdigest()
@@ -114,10 +118,11 @@ def test_what_nothing_points_to_goes_and_all_else_stays(
         put(service, f"runs/{running}/0/artifacts/model"),
         put(service, "runs/job-nowhere/3/scratch"),
         put(service, "incoming/0123456789"),
-        put(service, "incoming/preview-x/inputs/model"),
         put(service, "parts/part-nowhere"),
     ]
     wait_for(lambda: not [path for path in orphans if path.exists()])
+    wait_for(lambda: not preview.exists())
+    assert time.monotonic() - put_at >= PREVIEW_SECONDS
     collected()
     kept = {str(path.relative_to(service.storage.root)) for path in (unwritten, told_to_redis)}
     assert files_of(service, "files", "jobs") == before | kept

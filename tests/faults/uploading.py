@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import socket
@@ -16,6 +17,7 @@ import httpx
 import numpy as np
 from sqlalchemy import select
 
+from core.inventory import files_below
 from core.jobs.models import File
 from core.storage import file_key
 from tests.faults.parts import until
@@ -96,9 +98,10 @@ def half_stored(stack: Stack) -> list[str]:
     """Files without their whole content, and contents that are not what their name says."""
     rows: list[tuple[str, str]] = stack.read(lambda session: session.execute(select(File.id, File.sha256)).all())
     wrong = [f"{file_id} has no content" for file_id, sha256 in rows if not _path(stack, sha256).exists()]
-    for path in (stack.storage.root / "files").rglob("*"):
-        if path.is_file() and len(path.name) == 64:
-            with path.open("rb") as file:
+    for found in files_below(stack.storage, "files"):
+        path = stack.storage.path(found.key)
+        if len(path.name) == 64:
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != path.name:
                     wrong.append(f"the content {path.name} is another")
     return wrong
