@@ -19,6 +19,7 @@ from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, J
 from core.jobs.quotas import UNLIMITED, Quotas
 from core.jobs.status import TERMINAL, Asked, Status
 from core.jobs.store import fail_dependents
+from core.jobs.workers import is_to_drain
 
 
 class LeaseLost(Exception):  # noqa: N818 - not an error of the job's
@@ -73,6 +74,8 @@ def claim_job(
     Fairness between projects comes first, lest the high priorities of one starve the others. `defaults`: the quotas of
     projects that have none of their own.
     """
+    if is_to_drain(session, owner):  # it has not heard of that yet
+        return None
     while True:
         try:
             return _claim_in_turn(session, owner, devices, lease_seconds, defaults)

@@ -89,6 +89,11 @@ def ask_to_drain(session: Session, worker_id: str, *, should_drain: bool) -> Non
         raise NotFound(f"there is no worker '{worker_id}'", param="worker_id")
 
 
+def is_to_drain(session: Session, owner: str) -> bool:
+    """Whether the worker is asked to take no more jobs."""
+    return bool(session.scalar(select(WorkerSlot.drain_requested).where(WorkerSlot.id == owner)))
+
+
 def jobs_held(session: Session, owners: Sequence[str]) -> dict[str, Job]:
     """The running job of each of these workers that has one."""
     query = select(Job).where(Job.status == Status.RUNNING, Job.owner.in_(owners))

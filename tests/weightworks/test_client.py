@@ -13,6 +13,7 @@ from weightworks import Client
 from weightworks.errors import (
     Conflict,
     DownloadDamaged,
+    Forbidden,
     Invalid,
     NotFound,
     Unauthenticated,
@@ -149,6 +150,31 @@ def test_a_running_job_is_watched_live_and_cancelled(client: Client, images: Fil
     assert client.jobs.resume(job.id).status in ("queued", "running")
     client.jobs.cancel(job.id)
     assert client.jobs.wait(job.id, timeout=60).status == "cancelled"
+
+
+def test_a_drained_worker_stays_and_what_waits_says_so(client: Client, table: File) -> None:
+    (worker,) = client.workers.list()
+    assert client.workers.drain(worker.id).drain_requested
+    while not next(client.workers.list()).is_draining:
+        time.sleep(0.05)
+    job = client.jobs.create({"method": "pca", "dataset": table.id, "n_components": 2})
+    assert (job.waiting or {})["what"] == "undrained_worker"
+    client.workers.resume(worker.id)
+    assert client.jobs.wait(job.id, timeout=60).status == "succeeded"
+    with pytest.raises(NotFound):
+        client.workers.drain("nobody")
+
+
+def test_a_projects_quotas_are_seen_and_set(client: Client, table: File) -> None:
+    project = next(client.projects.list())
+    assert client.projects.get(project.id).name == "default"
+    changed = client.projects.set_quotas(project.id, max_unfinished_jobs=7, max_stored_bytes=1)
+    assert (changed.quotas["max_unfinished_jobs"], changed.limits["max_running_jobs"]) == (7, None)
+    assert changed.usage["stored_bytes"] > 1
+    with pytest.raises(Forbidden) as raised:
+        client.jobs.create({"method": "pca", "dataset": table.id, "n_components": 2})
+    assert (raised.value.code, raised.value.param) == ("quota_exceeded", "max_stored_bytes")
+    client.projects.set_quotas(project.id, max_unfinished_jobs=None, max_stored_bytes=None)
 
 
 def test_downloads_are_checked_gone_on_with_and_not_repeated(client: Client, trained: Job, tmp_path: Path) -> None:

@@ -69,6 +69,20 @@ def test_methods_are_listed_and_explained(run: Any) -> None:
     assert json.loads(run("methods", "pca", "--json"))["id"] == "pca"
 
 
+def test_a_job_is_paused_and_a_worker_drained(run: Any, tmp_path: Path) -> None:
+    (worker,) = json.loads(run("workers", "--json"))
+    assert worker["id"] in run("drain", worker["id"])
+    write_table(tmp_path / "table.csv")
+    settings = ["--method", "pca", "--dataset", "table.csv", "n_components=2"]
+    job = json.loads(run("submit", *settings, "--json"))["id"]
+    assert "paused" in run("pause", job)
+    assert "no job" in run("workers")
+    assert "queued" in run("resume", job)
+    assert not json.loads(run("drain", worker["id"], "--undo", "--json"))["drain_requested"]
+    assert "succeeded" in run("watch", job)
+    assert "there is no worker" in run("drain", "nobody", status=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [

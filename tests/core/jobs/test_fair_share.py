@@ -17,7 +17,7 @@ from core.jobs.models import Dependency, Job, Project
 from core.jobs.quotas import UNLIMITED
 from core.jobs.status import Status
 from core.jobs.waiting import WaitsFor, waiting_devices, waits_of
-from core.jobs.workers import beat
+from core.jobs.workers import ask_to_drain, beat
 from core.spec import MethodSpec
 from tests.core.jobs.test_leases import claim, submit, succeed
 
@@ -60,6 +60,15 @@ def test_who_was_served_longest_ago_is_next_where_all_run_equally_many(database:
         served.append(held.project_id)
         succeed(database, held)
     assert served == projects[:3] * 2
+
+
+def test_a_worker_gets_nothing_from_the_moment_it_is_asked_to_drain(database: Database, projects: list[str]) -> None:
+    submit_to(database, projects[0], 2)
+    assert claim(database, owner="w") is not None
+    for should_drain in (True, False):
+        with database.write() as session:
+            ask_to_drain(session, "w", should_drain=should_drain)
+        assert (claim(database, owner="w") is None) is should_drain
 
 
 def test_a_project_that_may_run_no_more_is_passed_over(database: Database, projects: list[str]) -> None:
