@@ -44,10 +44,11 @@ def is_alive(process: psutil.Process) -> bool:
 
 @contextlib.contextmanager
 def suspended(*processes: psutil.Process) -> Iterator[None]:
-    """SIGSTOP until the block ends."""
-    for process in processes:
-        process.suspend()
+    """SIGSTOP until the block ends; what has ended, or ends meanwhile, is passed over."""
     try:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
         yield
     finally:
         for process in processes:

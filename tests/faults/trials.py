@@ -176,7 +176,7 @@ def run_fault(fault: Fault, stack: Stack, references: References) -> list[Violat
     return [*trial.violations, *invariants.check(stack, trial.jobs)]
 
 
-def run_faults(faults: Iterable[Fault], stack: Stack, *, at_once: int = 3) -> dict[str, list[Violation]]:
+def run_faults(faults: Iterable[Fault], stack: Stack, *, at_once: int = 5) -> dict[str, list[Violation]]:
     """Run the faults, some at once, those that want to be alone one by one; answers what was found, by fault."""
     chosen = [fault for fault in faults if stack.kind in fault.databases]
     references = References(stack)

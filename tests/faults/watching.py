@@ -51,6 +51,8 @@ class Watcher(threading.Thread):
                 self._follow(address)
             except httpx.HTTPError:
                 self._is_stopped.wait(AGAIN_SECONDS)
+            except RuntimeError:  # the client was closed: the stack is gone
+                return
             if self.is_done or self._is_stopped.is_set():
                 return
 
