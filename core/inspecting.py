@@ -24,7 +24,7 @@ from typing import Any
 from core.data.model_archive import inspect_model_archive
 from core.data.profile import inspect
 from core.errors import InvalidData, WeightworksError
-from core.processes import die_with_parent
+from core.processes import die_with_parent, limit_memory
 
 ORDER_BYTES = 2**16
 ANSWER_BYTES = 8 * 2**20  # a profile becomes a row, and is read with every list of files
@@ -68,19 +68,10 @@ def _limit(*, memory_bytes: int, seconds: int) -> None:
     """Let this process take so much more memory, and end after so long whatever it is at."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("900")
-    limit = _data_bytes() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    limit_memory(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
-
-
-def _data_bytes() -> int:
-    """What counts against RLIMIT_DATA already."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmData:")).split()[1])
-    return 0
 
 
 def _read(order: Mapping[str, Any]) -> dict[str, Any]:

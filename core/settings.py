@@ -80,6 +80,11 @@ class Settings(BaseSettings):
         0, ge=0, description="Seconds on GPUs that a project may use in 30 days; 0: no limit."
     )
     ready_file: Path | None = Field(None, description="A file that a worker makes once its trainer is warm.")
+    trainer_memory_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory that a trainer may take; 0: its part of nine tenths of the machine's or the container's.",
+    )
     threads: int = Field(0, ge=0, description="CPU threads a trainer uses; 0: as many as there are cores.")
 
     @property

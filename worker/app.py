@@ -32,6 +32,7 @@ ARGUMENTS = [
 ]
 
 _worker: Worker | None = None
+_slots = 1  # how many jobs may run here at once
 _drain: tuple[int, int] | None = None  # a pipe: what is written at one end tells every pool process to leave
 
 
@@ -83,16 +84,16 @@ def _put_off(number: int) -> Iterator[None]:
 
 
 @signals.worker_init.connect
-def _prepare_to_drain(**_: Any) -> None:
-    global _drain
-    _drain = os.pipe()
+def _prepare_to_drain(sender: Any, **_: Any) -> None:
+    global _drain, _slots
+    _drain, _slots = os.pipe(), sender.concurrency or 1
 
 
 @signals.worker_process_init.connect
 def _start(**_: Any) -> None:
     global _worker
     if _drain is not None:
-        _worker = Worker(settings(), drain=_drain[0])
+        _worker = Worker(settings(), drain=_drain[0], slots=_slots)
         _worker.start()
 
 

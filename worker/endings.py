@@ -71,7 +71,8 @@ def settle(supervisor: Supervisor, *, storage: Storage, folder: Path) -> None:
         if status is Status.QUEUED:
             wake(supervisor.claim.spec.get("device", "auto"))
     else:
-        _fail(supervisor, WeightworksError(_how_it_died(supervisor), code="trainer_died"), is_retryable=True)
+        code = "out_of_memory" if supervisor.is_too_large else "trainer_died"
+        _fail(supervisor, WeightworksError(_how_it_died(supervisor), code=code), is_retryable=True)
 
 
 def _reason_to_release(supervisor: Supervisor, ending: Mapping[str, Any]) -> str | None:
@@ -88,6 +89,8 @@ def _reason_to_release(supervisor: Supervisor, ending: Mapping[str, Any]) -> str
 def _how_it_died(supervisor: Supervisor) -> str:
     if supervisor.is_stuck:
         return "the trainer gave no sign of life any more, and was killed"
+    if supervisor.is_too_large:
+        return "the trainer took more memory than it may, and was killed: lower batch_size, or make the data smaller"
     return f"the trainer died: {how_it_ended(supervisor.trainer.status or 0)}"
 
 

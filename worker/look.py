@@ -25,6 +25,7 @@ from core.settings import Settings
 from core.storage import Storage, refusal_of
 from worker.endings import settle
 from worker.journal import Journal, first_line
+from worker.memory import allowance
 from worker.presence import Presence
 from worker.processes import sweep_orphans
 from worker.scratch import remove_folders, remove_left_folders
@@ -42,10 +43,11 @@ class Worker:
     `drain` is a descriptor that becomes readable when the worker must leave.
     """
 
-    def __init__(self, settings: Settings, *, drain: int) -> None:
+    def __init__(self, settings: Settings, *, drain: int, slots: int = 1) -> None:
         self.owner = f"{socket.gethostname()}-{os.getpid()}"
         self.zygote = Zygote()
         self._settings = settings
+        self._memory_bytes = allowance(settings.trainer_memory_bytes, slots=slots)
         self._drain = drain
         self._database = Database(settings.database_url)
         self._publisher = Publisher(settings.redis_url)
@@ -157,6 +159,7 @@ class Worker:
             journal,
             folder=folder,
             settings=self._settings,
+            memory_bytes=self._memory_bytes,
             storage=self._storage,
             zygote=self.zygote,
             drains=[self._drain, self._presence.fileno()],

@@ -26,6 +26,7 @@ from core.settings import Settings
 from core.storage import Storage, refusal_of, sample_key
 from worker.checkpoints import CheckpointShelf
 from worker.journal import RETRY_SECONDS, Journal, first_line
+from worker.memory import taken_bytes
 from worker.output import OutputLines
 from worker.rate import Rate
 from worker.stopping import NEVER, Stopping
@@ -35,6 +36,7 @@ FLUSH_SECONDS = 0.5  # events reach SQL this late at most
 SOON_SECONDS = 0.1  # a checkpoint is registered this late at most
 SILENT_LEASES = 3  # a trainer that gives no sign of life for so many leases is stuck
 READ_BYTES = 1 << 16
+WEIGH_SECONDS = 2.0  # between two looks at how much memory the trainer has
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Supervisor:
         *,
         folder: Path,
         settings: Settings,
+        memory_bytes: int,
         storage: Storage,
         zygote: Zygote,
         drains: Sequence[int],
@@ -63,8 +66,10 @@ class Supervisor:
         self.is_draining = False
         self.is_fenced_off = False
         self.is_stuck = False
+        self.is_too_large = False
         self._folder = folder
         self._settings = settings
+        self._memory_bytes = memory_bytes
         self._storage = storage
         self._zygote = zygote
         self._drains = drains
@@ -81,6 +86,7 @@ class Supervisor:
         self._last_beat = self._heard_at = time.monotonic()
         self._beat_at = self._last_beat + settings.renew_seconds
         self._place_at = NEVER
+        self._weigh_at = self._last_beat
         self._take: Mapping[str, Callable[[dict[str, Any]], None]] = {
             "wants": self._take_wants,
             "progress": self._take_progress,
@@ -100,6 +106,7 @@ class Supervisor:
                 "type": "order",
                 "spec": self.claim.spec,
                 "threads": self._settings.threads,
+                "memory_bytes": self._memory_bytes,
                 "until": self._trainer_until(),
             }
         )
@@ -308,7 +315,7 @@ class Supervisor:
     # Time.
 
     def _next_at(self) -> float:
-        deadlines = (self._place_at, self._stopping.due_at, self._lost_at(), self._stuck_at())
+        deadlines = (self._place_at, self._weigh_at, self._stopping.due_at, self._lost_at(), self._stuck_at())
         return min(self._beat_at, self.journal.publish_at, *deadlines)
 
     def _lost_at(self) -> float:
@@ -329,6 +336,12 @@ class Supervisor:
         if now >= self._stuck_at():
             self.is_stuck = True
             self._stopping.kill()
+        if now >= self._weigh_at:
+            self._weigh_at = now + WEIGH_SECONDS
+            self.is_too_large = taken_bytes(self.trainer.pid) > self._memory_bytes
+            if self.is_too_large:
+                self._weigh_at = NEVER
+                self._stopping.kill()
         self._stopping.act()
 
     def _read_what_is_left(self) -> None:

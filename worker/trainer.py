@@ -27,11 +27,12 @@ from core.catalog import read_spec
 from core.data.model_archive import unpack_model_archive
 from core.errors import CheckpointDamaged, TrainingFailed, WeightworksError
 from core.execution import train
-from core.processes import die_with_parent
+from core.processes import die_with_parent, limit_memory, status_bytes
 from core.spec import JobReference, MethodSpec, files_of, models_of
 from core.storage import refusal_of
 from core.training.artifacts import MANIFEST, ArtifactFile, media_type
 from core.training.checkpoint import CheckpointFile, read_checkpoint
+from core.training.memory import is_out_of_memory
 from core.training.run import Control, Interrupted, Level, Run
 from core.training.samples import Sample
 from worker.channel import Channel, Message
@@ -73,6 +74,8 @@ class Trainer:
         if order["threads"]:
             torch.set_num_threads(order["threads"])
         spec = read_spec(order["spec"])
+        if spec.device == "cpu" or not torch.cuda.is_available():  # CUDA asks for addresses without end
+            limit_memory(order["memory_bytes"] - status_bytes("RssAnon"))
         self.sender.send(wants(spec))
         place = self.listener.orders.get()
         reporter = Reporter(self.sender)
@@ -252,13 +255,17 @@ def newest_whole(checkpoints: list[dict[str, Any]], reporter: Reporter) -> dict[
 def as_failure(error: BaseException) -> Message:
     """How an attempt's error is reported: in the user's terms, and whether another attempt may help."""
     refusal = refusal_of(error)
-    is_retryable = refusal is not None or isinstance(error, OSError | MemoryError)
+    is_on_host = is_out_of_memory(error) and not isinstance(error, torch.OutOfMemoryError)
+    is_retryable = refusal is not None or is_on_host or isinstance(error, OSError)
     if refusal is not None:
         error = refusal
-    elif isinstance(error, torch.OutOfMemoryError):
-        first = str(error).partition("\n")[0]
+    elif isinstance(error, Exception) and is_out_of_memory(error):
+        first = str(error).partition("\n")[0] or type(error).__name__
+        who = "device" if isinstance(error, torch.OutOfMemoryError) else "trainer"
         error = TrainingFailed(
-            f"the device ran out of memory: lower batch_size, or raise accumulate ({first})", code="out_of_memory"
+            f"the {who} ran out of memory: lower batch_size, or raise accumulate, or make the network or the data "
+            f"smaller ({first[:200]})",
+            code="out_of_memory",
         )
     elif not isinstance(error, WeightworksError):
         error = TrainingFailed(f"{type(error).__name__}: {error}")

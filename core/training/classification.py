@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from core.training.hardest import LISTED, ExampleLosses, Hardest
 from core.training.labelled import Labelled
+from core.training.memory import is_out_of_memory
 from core.training.run import Run
 
 EVALUATION_ROWS = 256
@@ -126,11 +127,27 @@ def evaluate(classifier: Classifying, data: Prepared, *, rows: torch.Tensor | No
     total = 0.0
     classifier.network.eval()
     rows = torch.arange(len(data.labels)) if rows is None else rows
-    for block in rows.split(EVALUATION_ROWS):
-        logits, truth = classifier.logits(data.examples[block]).float().cpu(), data.labels[block]
+    for block, logits in _judged(classifier, data, rows):
+        truth = data.labels[block]
         total += float(functional.cross_entropy(logits, truth, reduction="sum"))
         confusion += torch.bincount(truth * classes + logits.argmax(1), minlength=classes * classes)
     return Evaluation(total / len(rows), confusion.view(classes, classes))
+
+
+def _judged(classifier: Classifying, data: Prepared, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Some of the rows and their logits, on the CPU; fewer at a time where memory runs out."""
+    start, size = 0, EVALUATION_ROWS
+    while start < len(rows):
+        block = rows[start : start + size]
+        try:
+            logits = classifier.logits(data.examples[block]).float().cpu()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or size == 1:
+                raise
+            size = max(1, min(size, len(block)) // 2)
+            continue
+        yield block, logits
+        start += size
 
 
 def hardest_of(
@@ -142,7 +159,7 @@ def hardest_of(
         return None
     classifier.network.eval()
     with torch.no_grad():
-        blocks = [classifier.logits(data.examples[block]).float().cpu() for block in rows.split(EVALUATION_ROWS)]
+        blocks = [logits for _, logits in _judged(classifier, data, rows)]
     logits, labels, names = torch.cat(blocks), data.labels[rows], classifier.class_names
     return Hardest(
         rows=rows,

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from core.spec import TrainingSpec
 from core.training.gradient_cache import cache_gradient
+from core.training.memory import is_out_of_memory
 from core.training.optimization import EarlyStopping, adamw, gradient_scaler, schedule, update
 from core.training.parts import examples_in, parts, to_device
 from core.training.run import Run
@@ -171,18 +172,17 @@ class Learning:
 
     def _backward(self, batch: Any, loss_of: Callable[[Any], torch.Tensor]) -> torch.Tensor | None:
         """The batch's loss, its gradient added up; None, and no gradient, where the device ran out of memory."""
-        before = torch.cuda.get_rng_state() if self.run.device.type == "cuda" else None
+        before = _random_state(self.run.device)
         loss = torch.zeros((), device=self.run.device)
         try:
             for part in parts(batch, self.accumulate):
                 share = loss_of(to_device(part, self.run.device))
                 self.scaler.scale(share).backward()
                 loss += share.detach()
-        except torch.OutOfMemoryError:
-            if self.accumulate >= examples_in(batch):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.accumulate >= examples_in(batch):
                 raise
-            if before is not None:
-                torch.cuda.set_rng_state(before)
+            _put_back(before, self.run.device)
             return None
         return loss
 
@@ -197,8 +197,8 @@ class Learning:
         cut, device, scale = parts(batch, self.accumulate), self.run.device, self.scaler.get_scale()
         try:
             cached = cache_gradient(self.network, cut, represent=represent, loss_of=loss_of, device=device, scale=scale)
-        except torch.OutOfMemoryError:
-            if self.accumulate >= examples_in(batch):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.accumulate >= examples_in(batch):
                 raise
             return None
         done = self._backward((batch, cached.gradient), lambda part: (represent(part[0]) * part[1]).sum())
@@ -208,8 +208,9 @@ class Learning:
         self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         self.accumulate *= 2
+        who = "device" if self.run.device.type == "cuda" else "trainer"
         self.run.message(
-            f"The device ran out of memory: batches are cut into {self.accumulate} parts from here on; "
+            f"The {who} ran out of memory: batches are cut into {self.accumulate} parts from here on; "
             f"a step still learns from {examples_in(batch):,} examples",
             "warn",
         )
@@ -238,3 +239,15 @@ def compile_children(network: nn.Module) -> None:
             compile_children(child)
         else:
             child.compile()
+
+
+def _random_state(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state() if device.type == "cuda" else torch.get_rng_state()
+
+
+def _put_back(state: torch.Tensor, device: torch.device) -> None:
+    """Let what is tried again draw the same numbers."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)

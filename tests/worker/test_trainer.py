@@ -86,7 +86,8 @@ def test_the_first_whole_checkpoint_is_used(sender: Sender, tmp_path) -> None:
         (InvalidSpec("no", param="device"), "invalid_spec", False),
         (ZeroDivisionError("division by zero"), "training_failed", False),
         (OSError(28, "No space left on device"), "storage_full", True),
-        (MemoryError(), "training_failed", True),
+        (MemoryError(), "out_of_memory", True),
+        (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory", True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), "out_of_memory", False),
     ],
 )
@@ -138,7 +139,8 @@ def test_a_trainer_that_hears_of_no_renewal_stops_itself(tmp_path) -> None:
     channel = Channel(ours)
     write_table(tmp_path / "data")
     spec = {"method": "autoencoder", "dataset": "file-1", "steps": 10**6, "checkpoint_every": 10**6}
-    channel.send({"type": "order", "spec": spec, "threads": 1, "until": time.monotonic() + 60})
+    orders = {"threads": 1, "memory_bytes": 2**33, "until": time.monotonic() + 60}
+    channel.send({"type": "order", "spec": spec, **orders})
     heard = channel.receive()
     while not any(message["type"] == "wants" for message in heard):
         heard = channel.receive()
