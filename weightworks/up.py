@@ -162,8 +162,8 @@ class Stack:
 
     def stop(self) -> None:
         """Worker, API, Redis, each after the other; told to stop again, all at once."""
+        patience = 2 if self.signals.stops else 1  # before it is said: the answer may come at once
         self.say("Stopping ... (once more to stop at once)")
-        patience = self.signals.stops + 1
         for child, seconds in ((self.worker, WORKER_SECONDS), (self.api, API_SECONDS), (self.redis, REDIS_SECONDS)):
             ends_at = time.monotonic() + seconds
             child.ask_to_stop()

@@ -139,6 +139,39 @@ def test_killed_in_mid_training_it_leaves_no_process_however_long_its_home(up: A
     wait_until(lambda: not alive(family))
 
 
+def test_started_again_on_what_a_kill_left_it_goes_on_and_a_second_ctrl_c_ends_it_at_once(
+    up: Any, tmp_path: Path
+) -> None:
+    home, quick = tmp_path / "home", {"WEIGHTWORKS_LEASE_SECONDS": "5", "WEIGHTWORKS_RENEW_SECONDS": "0.5"}
+    killed = up(home, **quick)
+    killed.wait_for("Ctrl-C stops it")
+    write_images(tmp_path / "images.zip")
+    with Client(home=home) as client:
+        file = client.files.upload(tmp_path / "images.zip")
+        spec = {"method": "classification", "dataset": file.id, "epochs": 100_000, "checkpoint_every": 5}
+        job = client.jobs.create(spec)
+        assert any(event.type == "checkpoint" for event in client.jobs.events(job.id))
+    killed.process.kill()
+    killed.process.wait()
+    assert (home / "run" / "redis.sock").exists()
+    assert (home / "connection.json").exists()
+    again = up(home, **quick)
+    again.wait_for("Ctrl-C stops it")
+    with Client(home=home) as client:
+        assert any(event.message.startswith("Goes on from the checkpoint") for event in client.jobs.events(job.id))
+    family = again.family()
+    trainers = [process for process in family if process.parent() and "worker.zygote" in command_line(process.parent())]
+    assert trainers
+    trainers[0].suspend()  # it does not hear that it must stop
+    asked_at = time.monotonic()
+    again.process.send_signal(signal.SIGINT)
+    again.wait_for("Stopping")
+    status, printed = again.stop()
+    assert (status, alive(family)) == (0, []), printed
+    assert time.monotonic() - asked_at < 9  # a trainer that must stop has ten seconds
+    assert not (home / "connection.json").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_stop_while_it_starts_it_stops(up: Any, tmp_path: Path, number: int) -> None:
     stack = up(tmp_path / "home")
