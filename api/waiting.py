@@ -45,7 +45,7 @@ def _in_words(wait: Wait, needs: list[NeededJob], *, worker: str) -> str:
             moment = datetime.fromtimestamp(math.ceil(wait.until or 0), UTC)
             return f"its last attempt failed; the next one can start at {moment:%H:%M:%S} UTC"
         case WaitsFor.RUNNING_QUOTA:
-            return f"the project runs {wait.limit} jobs, as many as it may at once"
+            return f"the project runs as many jobs as it may at once: {wait.limit}"
         case WaitsFor.GPU_QUOTA:
             return f"the project has used up its {wait.limit} GPU seconds of {GPU_DAYS} days"
         case WaitsFor.ANY_WORKER:

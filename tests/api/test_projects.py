@@ -103,7 +103,7 @@ def test_a_project_that_runs_what_it_may_says_so_to_the_job_that_waits(
     worker = work(service, first)
     waiting = http.get(f"/v1/jobs/{second}").json()["waiting"]
     assert (waiting["what"], waiting["limit"], waiting["position"]) == ("max_running_jobs", 1, None)
-    assert waiting["reason"] == "the project runs 1 jobs, as many as it may at once"
+    assert waiting["reason"] == "the project runs as many jobs as it may at once: 1"
     worker.succeed()
     assert http.get(f"/v1/jobs/{second}").json()["waiting"]["what"] != "max_running_jobs"
 

@@ -347,13 +347,16 @@ def test_a_worker_asked_to_drain_gives_its_job_back_stays_and_takes_jobs_again(s
     assert (job.status, job.attempt) == (Status.QUEUED, 0)
     assert service.checkpoints(job_id)[0].step > 0
     assert owner in {row.id for row in workers_of(service)}
-    with service.database.read() as session:
-        waits = waits_of(session, "proj-test", [job], defaults=UNLIMITED, beat_seconds=60)
-    assert waits[job_id].what is WaitsFor.UNDRAINED_WORKER
+    service.until(lambda: what_keeps(service, job) is WaitsFor.UNDRAINED_WORKER)  # workers that were killed are gone
     ask_to_drain(service, should_drain=False)
     job = service.until_ended(job_id)
     assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 1, 2)
     assert_no_gaps(service.events(job_id))
+
+
+def what_keeps(service, job: Job) -> WaitsFor:
+    with service.database.read() as session:
+        return waits_of(session, "proj-test", [job], defaults=UNLIMITED, beat_seconds=0.3)[job.id].what
 
 
 def workers_of(service) -> list[WorkerSlot]:
