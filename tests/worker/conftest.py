@@ -75,11 +75,6 @@ class Service:
         assert owner is not None
         return psutil.Process(int(owner.rpartition("-")[2]))
 
-    def worker_of(self, job_id: str) -> subprocess.Popen[bytes]:
-        """The worker that trains the job."""
-        main = self.supervisor_of(job_id).ppid()
-        return next(worker for worker in self.workers if worker.pid == main)
-
     def zygote_of(self, job_id: str) -> psutil.Process:
         """The fork server of the worker that trains the job."""
         return self.supervisor_of(job_id).children()[0]
@@ -132,12 +127,11 @@ class Service:
             content = (Path(folder) / "data").read_bytes()
         return {**example.spec, "dataset": self.upload(content), **changes}
 
-    def submit(self, spec: dict[str, Any], *, needs: dict[str, str] | None = None, wakes: int = 1) -> str:
+    def submit(self, spec: dict[str, Any], *, needs: dict[str, str] | None = None) -> str:
         """A queued job's id."""
         with self.database.write() as session:
             job = store.create_job(session, project_id=PROJECT, spec=read_spec(spec), max_attempts=3, needs=needs)
-        for _ in range(wakes):
-            self.queue.send_task(LOOK, queue=QUEUES["auto"], ignore_result=True)
+        self.queue.send_task(LOOK, queue=QUEUES["auto"], ignore_result=True)
         return job.id
 
     def job(self, job_id: str) -> Job:
