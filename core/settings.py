@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, gt=0, description="How long a worker owns a job without renewing.")
     renew_seconds: float = Field(2.0, gt=0, description="How often a worker renews its lease and looks for requests.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often each API process looks for lost jobs.")
-    stop_seconds: float = Field(10.0, gt=0, description="Grace between telling a trainer to stop and killing it.")
+    stop_seconds: float = Field(8.0, gt=0, description="Grace between telling a trainer to stop and killing it.")
     max_attempts: int = Field(3, ge=1, description="Attempts at a job whose worker or trainer dies.")
     retry_seconds: float = Field(
         2.0, ge=0, description="Pause after the first failed attempt; it doubles with each, up to a minute."

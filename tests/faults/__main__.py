@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ def main() -> int:
     parser.add_argument("--database", action="append", choices=DATABASES, help="only on this one")
     parser.add_argument("--only", default="", help="only faults whose name holds this text")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every stack is closed
     faults = [fault for fault in all_faults() if options.only in fault.id]
     found: dict[str, list[Violation]] = {fault.id: [] for fault in faults}
     runs: Counter[str] = Counter()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -148,6 +150,7 @@ def main() -> int:
     parser.add_argument("--database", action="append", choices=DATABASES, help="only on this one")
     parser.add_argument("--seed", type=int, default=None, help="of the faults and the choice of jobs; none: random")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every stack is closed
     seed = options.seed if options.seed is not None else random.randrange(10**6)
     kinds = options.database or DATABASES
     return max(soak(kind, minutes=options.minutes, seed=seed) for kind in kinds)
