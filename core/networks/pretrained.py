@@ -45,7 +45,8 @@ def open_config(folder: Path, *, param: str) -> Any:
 def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = None) -> Pretrained:
     """The network in float32, in evaluation mode, as `transformers.<auto_class>` opens it; raises InvalidData.
 
-    `config`: in place of the folder's own; parameters of other shapes are new ones. Pickled weights are refused; the
+    `config`: in place of the folder's own; heads of another number of classes are new parameters. Weights that have
+    other shapes than the configuration says are refused, rather than replaced by random ones; so are pickled ones. The
     quantised ones of a GGUF file are read as what they stand for.
     """
     try:
@@ -63,6 +64,12 @@ def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = 
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
     forget_quantization(network)
+    for name, stored, wanted in info["mismatched_keys"]:
+        if config is None or tuple(stored)[1:] != tuple(wanted)[1:]:
+            raise InvalidData(
+                f"the weights do not fit the config.json: {name} is {list(stored)}, and should be {list(wanted)}",
+                param=param,
+            )
     resized = {entry[0] for entry in info["mismatched_keys"]}
     return Pretrained(network.eval(), frozenset({*info["missing_keys"], *resized}))
 
