@@ -17,6 +17,9 @@ def learning_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # else asking for a GPU would make CUDA unusable after a fork
         "HF_HUB_OFFLINE": "1",
+        # The number of threads decides in which order sums are added: it must not depend on how busy the machine is.
+        "MKL_DYNAMIC": "FALSE",
+        "OMP_DYNAMIC": "FALSE",
         # OpenMP's threads spin while they wait, 300,000 times. Where another process wants the core that the last
         # thread works on, that made training four times slower (2 cores, 4 busy processes); 1,000 times did not.
         "GOMP_SPINCOUNT": environment.get("GOMP_SPINCOUNT", "1000"),
