@@ -174,8 +174,8 @@ def test_what_a_lost_worker_told_only_redis_is_not_skipped(
     worker.metrics(2, write=False)
     worker.metrics(3, write=False)
     with service.database.write() as session:
-        leases.renew_lease(session, worker.claim, lease_seconds=-1, progress=None, metrics={})
-    wait_for(lambda: http.get(f"/v1/jobs/{job_id}").json()["status"] == "queued")
+        held = [lease for lease in leases.held_leases(session) if lease.job_id == job_id]
+        assert leases.sweep_expired(session, held).requeued == [job_id]
     watcher = Watcher(http, job_id)
     watcher.wait_for("2-1")
     assert watcher.ids == ["0-1", "1-1", "1-2", "1-3", "1-4", "2-1"]

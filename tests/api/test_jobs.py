@@ -10,7 +10,7 @@ import pytest
 from core.errors import InvalidData, Problem
 from core.jobs import leases
 from core.jobs.events import NewEvent
-from tests.api.service import Service, start_worker, submit, upload, upload_example, wait_for, work
+from tests.api.service import Service, start_worker, submit, upload, upload_example, work
 from tests.api.test_files import model_archive
 
 
@@ -277,11 +277,3 @@ def test_what_a_later_attempt_measures_replaces_the_lost_steps(http: httpx.Clien
     second.emit(*(NewEvent("metrics", data={"step": step, "values": {"loss": 1.0}}) for step in (3, 4)))
     (loss,) = http.get(f"/v1/jobs/{job_id}/metrics").json()["series"]
     assert list(zip(loss["steps"], loss["values"], strict=True)) == [(1, 9.0), (2, 9.0), (3, 1.0), (4, 1.0)]
-
-
-def test_a_lost_worker_is_noticed_by_the_sweeper(http: httpx.Client, service: Service) -> None:
-    job_id = submit(http, upload(http)["id"])["id"]
-    work(service, job_id, lease_seconds=0.05)
-    job = wait_for(lambda: (found := http.get(f"/v1/jobs/{job_id}").json())["status"] == "queued" and found)
-    assert job["attempts"][0]["outcome"] == "lost"
-    http.post(f"/v1/jobs/{job_id}/cancel")

@@ -25,6 +25,6 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest, stack: Stack) -> dict[str, list[Violation]]:
     """What every fault that was chosen violated; most of them run at once, since most of their time they wait."""
-    items = [item for item in request.session.items if "fault" in getattr(item, "fixturenames", [])]
-    chosen: dict[str, Fault] = {item.callspec.params["fault"].id: item.callspec.params["fault"] for item in items}
+    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    chosen = {fault.id: fault for one in params if isinstance(fault := one.get("fault"), Fault)}
     return run_faults(chosen.values(), stack)
