@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 import warnings
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import psutil
 import psycopg
+
+from tests.faults.parts import until
 
 LOCKED_SECONDS = 0.5
 
@@ -63,9 +66,15 @@ class PostgreSql:
 
     def start(self) -> None:
         """Start it, and wait until it takes connections; one that runs goes on."""
+        until(self._is_up, what="for PostgreSQL")
+
+    def _is_up(self) -> bool:
+        """Whether it runs; else it is told to. What it left when it was killed may keep it from starting at once."""
         if not self.is_running:
             options = ("-w", "-o", f"-k {self._sockets}", "-l", str(self.folder / "log"))
-            self._control(*options, "start")
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self._control(*options, "start")
+        return self.is_running
 
     @property
     def is_running(self) -> bool:

@@ -27,7 +27,7 @@ def stop_supervisor(trial: Trial) -> None:
 @fault(row=6, name="the supervisor is stopped with finished weights in its hands", takes_worker=True)
 def stop_supervisor_at_the_end(trial: Trial) -> None:
     job = trial.training_job()
-    job.until_step(225)
+    job.until_step(150)
     trainer, fence = job.trainer(), job.row().fence
     with job.stopped(job.supervisor()):
         until(lambda: not is_alive(trainer), what="for the trainer to finish")
