@@ -10,7 +10,7 @@ from tests.faults.stack import Stack
 from tests.faults.trials import Fault
 
 
-@pytest.mark.timeout(600)  # the first of them waits until all have run
+@pytest.mark.timeout(1800)  # the first of them waits until all have run
 @pytest.mark.parametrize("fault", all_faults(), ids=lambda fault: fault.id)
 def test_survives(fault: Fault, stack: Stack, found: dict[str, list[Violation]]) -> None:
     if stack.kind not in fault.databases:
