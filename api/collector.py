@@ -41,7 +41,7 @@ async def collect_forever(server: Server) -> None:
 def collect_once(server: Server) -> Collected:
     """Remove all that may go; answers what did."""
     collected = Collected()
-    for step in (_uploads, _submissions, _files, _checkpoints, _artifacts, _events, collect_orphans):
+    for step in (_uploads, _submissions, _files, _results, _events, collect_orphans):
         step(server, collected)
     return collected
 
@@ -74,20 +74,17 @@ def _files(server: Server, collected: Collected) -> None:
             collected.add("files", size=forget(server, sha256))
 
 
-def _checkpoints(server: Server, collected: Collected) -> None:
-    days = server.settings.keep_checkpoints_days
-    for job_id in _jobs(server, Checkpoint, days):
-        with server.database.write() as session:
-            keys = retention.drop_checkpoints(session, job_id, days=days)
-        _forget(server, collected, "checkpoints", keys)
-
-
-def _artifacts(server: Server, collected: Collected) -> None:
-    days = server.settings.keep_artifacts_days
-    for job_id in _jobs(server, Artifact, days):
-        with server.database.write() as session:
-            keys = retention.drop_artifacts(session, job_id, days=days)
-        _forget(server, collected, "artifacts", keys)
+def _results(server: Server, collected: Collected) -> None:
+    """Checkpoints and artifacts of jobs that ended long ago."""
+    keep = server.settings
+    for what, table, drop, days in (
+        ("checkpoints", Checkpoint, retention.drop_checkpoints, keep.keep_checkpoints_days),
+        ("artifacts", Artifact, retention.drop_artifacts, keep.keep_artifacts_days),
+    ):
+        for job_id in _jobs(server, table, days):
+            with server.database.write() as session:
+                keys = drop(session, job_id, days=days)
+            _forget(server, collected, what, keys)
 
 
 def _events(server: Server, collected: Collected) -> None:

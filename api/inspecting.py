@@ -18,7 +18,7 @@ from anyio import CapacityLimiter, to_thread
 
 from core.environment import learning_environment
 from core.errors import InvalidData, Problem, TooLarge, WeightworksError
-from core.inspecting import too_demanding
+from core.inspecting import TOO_DEMANDING
 from core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ class Inspector:
             f"it cannot be read within {self._settings.inspection_seconds} seconds and "
             f"{self._settings.inspection_memory_bytes // 2**20:,} MiB of memory, or it is broken in a way that crashes "
             "its reader: write it anew, or send it in parts",
-            code=too_demanding(0).code,
+            code=TOO_DEMANDING,
         )
 
 

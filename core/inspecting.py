@@ -27,6 +27,7 @@ from core.errors import InvalidData, WeightworksError
 from core.processes import die_with_parent, limit_memory
 
 ORDER_BYTES = 2**16
+TOO_DEMANDING = "too_demanding"
 ANSWER_BYTES = 8 * 2**20  # a profile becomes a row, and is read with every list of files
 
 
@@ -99,7 +100,7 @@ def too_demanding(memory_bytes: int) -> InvalidData:
     return InvalidData(
         f"reading it takes more than {memory_bytes // 2**20:,} MiB of memory: shorten its longest lines, values or "
         "names, or send it in parts",
-        code="too_demanding",
+        code=TOO_DEMANDING,
     )
 
 

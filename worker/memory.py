@@ -6,8 +6,9 @@ import contextlib
 import re
 from pathlib import Path
 
+from worker.processes import PROC, stat_fields
+
 SHARE = 0.9  # of the machine's memory, for all trainers of a worker together
-PROC = Path("/proc")
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -30,12 +31,12 @@ def taken_bytes(leader: int) -> int:
 
     Files that are mapped do not count: the system takes that memory back when it needs it.
     """
-    return sum(_private_bytes(folder) for folder in PROC.glob("[0-9]*") if _session_of(folder) == leader)
+    return sum(_private_bytes(folder) for folder in PROC.glob("[0-9]*") if _session_of(int(folder.name)) == leader)
 
 
-def _session_of(folder: Path) -> int:
+def _session_of(pid: int) -> int:
     with contextlib.suppress(OSError, IndexError, ValueError):
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+        return int(stat_fields(pid)[3])
     return 0
 
 

@@ -69,8 +69,13 @@ def _is_alive(marker: str) -> bool:
 def _started(pid: int) -> str:
     """When a process started, in ticks since boot; empty if there is no such process."""
     try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = stat_fields(pid)
     except OSError:
         return ""
     is_zombie = fields[0] == "Z"
     return "" if is_zombie else fields[19]
+
+
+def stat_fields(pid: int) -> list[str]:
+    """What /proc says of a process behind its name: state, parent, group, session ...; raises OSError if it is gone."""
+    return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest
-from core.jobs.database import database_now
+from core.jobs.database import read_clock
 from core.jobs.models import Event
 
 
@@ -47,7 +47,7 @@ class EventId:
 def add_event(session: Session, job_id: str, *, fence: int, event: NewEvent) -> Event:
     """Append an event in the same transaction as the change it tells of."""
     last = session.scalar(select(func.max(Event.seq)).where(Event.job_id == job_id, Event.fence == fence))
-    row = as_row(job_id, fence, (last or 0) + 1, event, now=session.scalar(select(database_now())) or 0.0)
+    row = as_row(job_id, fence, (last or 0) + 1, event, now=read_clock(session))
     session.add(row)
     session.flush()
     session.info.setdefault("events", []).append(row)

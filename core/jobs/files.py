@@ -9,7 +9,7 @@ from sqlalchemy import String, cast, exists, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
-from core.jobs.database import database_now
+from core.jobs.database import read_clock
 from core.jobs.expiry import is_there
 from core.jobs.inputs import get_file
 from core.jobs.models import File, Job, new_id
@@ -31,7 +31,7 @@ def add_file(
     keep_seconds: int | None = None,
 ) -> File:
     """Write the row of a file whose content is in storage; `keep_seconds`: until it expires, None: it does not."""
-    created_at = int(session.scalar(select(database_now())) or 0)
+    created_at = int(read_clock(session))
     file = File(
         id=new_id("file"),
         project_id=project_id,

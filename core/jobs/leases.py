@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, case, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -79,9 +79,7 @@ def claim_job(
     while True:
         try:
             return _claim_in_turn(session, owner, devices, lease_seconds, defaults)
-        except (
-            _Overtaken
-        ):  # somebody else has claimed meanwhile: so there is progress, and whose turn it is has changed
+        except _Overtaken:  # there is progress, and whose turn it is has changed
             continue
 
 
@@ -138,12 +136,11 @@ def _claim_of(session: Session, share: Share, owner: str, devices: Sequence[str]
         raise _Overtaken
     session.execute(update(Project).where(Project.id == share.project_id).values(claimed_at=database_now()))
     device = "cuda" if "cuda" in devices and job.device != "cpu" else "cpu"
-    _start_attempt(session, job, owner=owner, device=device)
+    _start_attempt(session, job, owner=owner, device=device, now=now)
     return Claim(job.id, job.project_id, job.fence, job.attempt, job.max_attempts, job.spec)
 
 
-def _start_attempt(session: Session, job: Job, *, owner: str, device: str) -> None:
-    now = int(read_clock(session))
+def _start_attempt(session: Session, job: Job, *, owner: str, device: str, now: int) -> None:
     row = Attempt(job_id=job.id, fence=job.fence, attempt=job.attempt, owner=owner, device=device, started_at=now)
     session.add(row)
     message = f"Attempt {job.attempt} of {job.max_attempts} started on {owner}."
@@ -313,8 +310,7 @@ def devices_waiting_for(session: Session, job_id: str) -> list[str]:
 
 def held_leases(session: Session) -> list[Suspect]:
     """The lease of every running job, as it is now."""
-    query = select(Job.id, Job.fence, Job.lease_expires_at).where(Job.status == Status.RUNNING)
-    return [Suspect(job_id, fence, ends_at or 0.0) for job_id, fence, ends_at in session.execute(query)]
+    return _leases(session)
 
 
 def suspect_leases(session: Session, *, lease_seconds: float) -> list[Suspect]:
@@ -324,7 +320,11 @@ def suspect_leases(session: Session, *, lease_seconds: float) -> list[Suspect]:
     """
     now = database_now()
     is_odd = or_(Job.lease_expires_at < now, Job.lease_expires_at > now + lease_seconds + 1)
-    query = select(Job.id, Job.fence, Job.lease_expires_at).where(Job.status == Status.RUNNING, is_odd)
+    return _leases(session, is_odd)
+
+
+def _leases(session: Session, *conditions: ColumnElement[bool]) -> list[Suspect]:
+    query = select(Job.id, Job.fence, Job.lease_expires_at).where(Job.status == Status.RUNNING, *conditions)
     return [Suspect(job_id, fence, ends_at or 0.0) for job_id, fence, ends_at in session.execute(query)]
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from core.errors import QuotaReached, QuotaUsedUp
-from core.jobs.database import database_now
+from core.jobs.database import read_clock
 from core.jobs.models import Attempt, Job, Project, SpentGpu
 from core.jobs.retention import stored_bytes
 from core.jobs.status import TERMINAL, Status
@@ -70,7 +70,7 @@ def gpu_seconds(session: Session, project_id: str) -> int:
 
     Those of jobs that were deleted meanwhile count too.
     """
-    now = session.scalar(select(database_now())) or 0.0
+    now = read_clock(session)
     since = now - GPU_DAYS * 86400
 
     def spent(table: type[Attempt | SpentGpu]) -> Select[Any]:

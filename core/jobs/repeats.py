@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from core.jobs.database import database_now
+from core.jobs.database import read_clock
 from core.jobs.models import Submission
 
 REPEAT_SECONDS = 600.0  # within which a repeat is one
@@ -38,7 +38,7 @@ def find_sent(session: Session, sent: Sent) -> str | None:
         lock = int(sent.body_sha256[:15], 16)
         session.execute(select(func.pg_advisory_xact_lock(lock)))
     waited = time.monotonic() - sent.arrived
-    now = session.scalars(select(database_now())).one()
+    now = read_clock(session)
     query = select(Submission).where(
         Submission.key_id == sent.key_id,
         Submission.body_sha256 == sent.body_sha256,
@@ -58,7 +58,7 @@ def find_sent(session: Session, sent: Sent) -> str | None:
 
 def remember_sent(session: Session, sent: Sent, resource_id: str) -> None:
     """Note what this submission made, in the same transaction."""
-    now = session.scalars(select(database_now())).one()
+    now = read_clock(session)
     session.add(
         Submission(
             resource_id=resource_id,

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, InvalidRequest, NotFound
-from core.jobs.database import database_now
+from core.jobs.database import database_now, read_clock
 from core.jobs.expiry import is_there
 from core.jobs.models import File, Upload, UploadPart, new_id
 from core.jobs.status import UploadStatus
@@ -45,7 +45,7 @@ class NewUpload:
 
 def create_upload(session: Session, project_id: str, new: NewUpload, *, seconds: float) -> Upload:
     """Write a pending upload that expires after so many seconds."""
-    now = _now(session)
+    now = read_clock(session)
     upload = Upload(
         id=new_id("upload"),
         project_id=project_id,
@@ -100,7 +100,7 @@ def list_uploads(
 
 def see(session: Session, uploads: Sequence[Upload]) -> list[Seen]:
     """The uploads as they are at this moment."""
-    now = _now(session)
+    now = read_clock(session)
     ids = [upload.file_id for upload in uploads if upload.file_id]
     files = {file.id: file for file in session.scalars(select(File).where(File.id.in_(ids), is_there()))} if ids else {}
     return [Seen(upload, _status(upload, now), files.get(upload.file_id or "")) for upload in uploads]
@@ -108,7 +108,7 @@ def see(session: Session, uploads: Sequence[Upload]) -> list[Seen]:
 
 def require_pending(session: Session, upload: Upload) -> None:
     """Raise Conflict, naming the status, unless more may happen to the upload."""
-    status = _status(upload, _now(session))
+    status = _status(upload, read_clock(session))
     if status is not UploadStatus.PENDING:
         raise Conflict(f"the upload is {status}: only a pending one takes parts and is completed", param="upload_id")
 
@@ -123,7 +123,7 @@ def add_part(
     if (session.scalar(count) or 0) >= MAX_PARTS:
         raise InvalidRequest(f"an upload takes at most {MAX_PARTS:,} parts: send larger ones", param="data")
     part = UploadPart(
-        id=part_id, upload_id=upload_id, bytes=size, sha256=sha256, md5=md5, created_at=int(_now(session))
+        id=part_id, upload_id=upload_id, bytes=size, sha256=sha256, md5=md5, created_at=int(read_clock(session))
     )
     session.add(part)
     session.flush()
@@ -176,7 +176,7 @@ def complete_upload(session: Session, project_id: str, upload_id: str, file: Fil
 def cancel_upload(session: Session, project_id: str, upload_id: str) -> list[str]:
     """Give an upload up; answers the ids of its parts. Raises Conflict, naming the status, unless it is pending."""
     upload = get_upload(session, project_id, upload_id, should_lock=True)
-    status = _status(upload, _now(session))
+    status = _status(upload, read_clock(session))
     if status is not UploadStatus.PENDING:
         raise Conflict(f"the upload is {status} already: it cannot be cancelled", param="upload_id")
     return _end(session, upload, UploadStatus.CANCELLED)
@@ -205,7 +205,3 @@ def _end(session: Session, upload: Upload, status: UploadStatus) -> list[str]:
 def _status(upload: Upload, now: float) -> UploadStatus:
     is_over = upload.status is UploadStatus.PENDING and upload.expires_at <= now
     return UploadStatus.EXPIRED if is_over else upload.status
-
-
-def _now(session: Session) -> float:
-    return session.scalar(select(database_now())) or 0.0

@@ -10,7 +10,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.jobs.database import database_now
+from core.jobs.database import database_now, read_clock
 from core.jobs.models import Job, WorkerSlot
 from core.jobs.status import Status
 
@@ -42,7 +42,7 @@ def beat(session: Session, owner: str, *, host: str, has_gpu: bool, is_draining:
     asked = session.scalar(row.execution_options(synchronize_session=False))
     if asked is not None:
         return asked
-    now = session.scalar(select(database_now())) or 0.0
+    now = read_clock(session)
     times = {"started_at": now, "seen_at": now}
     flags = {"has_gpu": has_gpu, "is_draining": is_draining, "drain_requested": is_asked}
     session.add(WorkerSlot(id=owner, host=host, **times, **flags))
