@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import psutil
 from core.jobs import leases, workers
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row
-from core.jobs.models import new_id
+from core.jobs.models import Base, new_id
 from core.jobs.status import Asked
 from core.progress import Publisher
 from core.storage import Storage, artifact_key, checkpoint_key
@@ -106,6 +107,29 @@ def start_apis(folder: Path, redis_url: str, count: int, **changes: str) -> tupl
         assert pids, (folder / "api.log").read_text()
         assert httpx.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200
     return parent, [Api(url, psutil.Process(int(pid))) for url, pid in zip(urls, pids, strict=True)]
+
+
+@contextmanager
+def serving(folder: Path, redis_url: str, count: int, **changes: str) -> Iterator[Service]:
+    """API processes on an empty SQLite until the block ends; their log then holds no traceback but those provoked."""
+    database = Database(f"sqlite:///{folder}/jobs.sqlite3")
+    Base.metadata.create_all(database.engine)
+    parent, apis = start_apis(folder, redis_url, count, **changes)
+    publisher, storage = Publisher(redis_url), Storage(folder / "storage")
+    schema = Schema(httpx.get(f"{apis[0].base_url}/openapi.json", timeout=30).json())
+    service = Service(folder, apis[0], apis[-1], database, storage, publisher, schema)
+    yield service
+    for api in apis:
+        if api.process.is_running():
+            api.process.terminate()
+    assert parent.wait(20) == 0
+    assert parent.stdout is not None
+    parent.stdout.close()
+    publisher.close()
+    database.close()
+    log = (folder / "api.log").read_text()
+    assert log.count("Traceback") == service.tracebacks, log
+    assert "ww-" not in log, "a log holds a key"
 
 
 def new_project(service: Service, role: str = "admin") -> str:

@@ -14,15 +14,12 @@ from sqlalchemy import update
 
 from core.inventory import files_below
 from core.jobs import leases
-from core.jobs.database import Database
 from core.jobs.events import NewEvent
 from core.jobs.inputs import ModelInput
-from core.jobs.models import Base, File, Job, Upload, new_id
+from core.jobs.models import File, Job, Upload, new_id
 from core.placement import place_inputs
-from core.progress import Publisher
-from core.storage import Storage, artifact_key, checkpoint_key, file_key, sample_key
-from tests.api.schema import Schema
-from tests.api.service import Service, sse, start_apis, submit, table, upload, wait_for, work
+from core.storage import artifact_key, checkpoint_key, file_key, sample_key
+from tests.api.service import Service, serving, sse, submit, table, upload, wait_for, work
 from tests.api.test_samples import show
 from tests.api.test_uploads import announce, complete, send
 
@@ -41,23 +38,10 @@ SETTINGS = {
 def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
     """Two API processes that collect all the time."""
     folder = tmp_path_factory.mktemp("collecting")
-    database = Database(f"sqlite:///{folder}/jobs.sqlite3")
-    Base.metadata.create_all(database.engine)
-    parent, apis = start_apis(
-        folder, redis_url, 2, **{f"WEIGHTWORKS_{name}": value for name, value in SETTINGS.items()}
-    )
-    publisher = Publisher(redis_url)
-    schema = Schema(httpx.get(f"{apis[0].base_url}/openapi.json", timeout=30).json())
-    yield Service(folder, *apis, database, Storage(folder / "storage"), publisher, schema)
-    for api in apis:
-        api.process.terminate()
-    assert parent.wait(20) == 0
-    parent.stdout.close()
-    publisher.close()
-    database.close()
-    log = (folder / "api.log").read_text()
-    assert "Traceback" not in log, log
-    assert "could not" not in log
+    changes = {f"WEIGHTWORKS_{name}": value for name, value in SETTINGS.items()}
+    with serving(folder, redis_url, 2, **changes) as service:
+        yield service
+    assert "could not" not in (folder / "api.log").read_text()
 
 
 @pytest.fixture

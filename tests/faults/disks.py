@@ -7,13 +7,12 @@ import ctypes
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from tests.faults.parts import until
+from tests.faults.parts import repeating, until
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 32, 1 << 14, 1 << 18
@@ -36,20 +35,11 @@ class Disk:
     @contextmanager
     def full(self) -> Iterator[None]:
         """No space left, until the block ends; what is removed meanwhile makes no room."""
-        is_over = threading.Event()
-
-        def shrink() -> None:
-            while not is_over.wait(KEEP_FULL_SECONDS):
-                self._shrink()
-
         until(self._shrink, what=f"to fill {self.path}")
-        thread = threading.Thread(target=shrink)
-        thread.start()
         try:
-            yield
+            with repeating(self._shrink, every=KEEP_FULL_SECONDS):
+                yield
         finally:
-            is_over.set()
-            thread.join()
             self._remount(0, SIZE_BYTES)
 
     @contextmanager

@@ -56,6 +56,24 @@ def suspended(*processes: psutil.Process) -> Iterator[None]:
                 process.resume()
 
 
+@contextlib.contextmanager
+def repeating(action: Callable[[], object], *, every: float = 0.0) -> Iterator[None]:
+    """Do it again and again, so many seconds after its end, in a thread beside the block, until the block ends."""
+    is_over = threading.Event()
+
+    def repeat() -> None:
+        while not is_over.wait(every):
+            action()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 class Redis:
     """A private Redis that writes an append-only file; its socket stays the same from start to start."""
 

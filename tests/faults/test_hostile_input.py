@@ -27,13 +27,9 @@ import pytest
 import zstandard
 from jsonschema import Draft202012Validator
 
-from core.jobs.database import Database
-from core.jobs.models import Base
-from core.progress import Publisher
-from core.storage import Storage
-from tests.api.schema import Schema
-from tests.api.service import Service, new_project, start_apis, upload, wait_for
+from tests.api.service import Service, new_project, serving, upload, wait_for
 from tests.faults import hostile_files as made
+from tests.faults.parts import repeating
 
 MIB = 2**20
 SECONDS = 60.0  # within which every file is refused, on a machine that does much else
@@ -53,23 +49,8 @@ LIMITS = {
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
     """An API with limits that are soon reached."""
-    folder = tmp_path_factory.mktemp("hostile")
-    database = Database(f"sqlite:///{folder}/jobs.sqlite3")
-    Base.metadata.create_all(database.engine)
-    parent, apis = start_apis(folder, redis_url, 1, **LIMITS)
-    publisher, storage = Publisher(redis_url), Storage(folder / "storage")
-    schema = Schema(httpx.get(f"{apis[0].base_url}/openapi.json", timeout=30).json())
-    service = Service(folder, apis[0], apis[0], database, storage, publisher, schema)
-    yield service
-    apis[0].process.terminate()
-    assert parent.wait(20) == 0
-    assert parent.stdout is not None
-    parent.stdout.close()
-    publisher.close()
-    database.close()
-    log = (folder / "api.log").read_text()
-    assert log.count("Traceback") == service.tracebacks, log
-    assert "ww-" not in log, "a log holds a key"
+    with serving(tmp_path_factory.mktemp("hostile"), redis_url, 1, **LIMITS) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
@@ -94,22 +75,15 @@ def undisturbed(service: Service) -> Iterator[None]:
     Path(f"/proc/{service.api.process.pid}/clear_refs").write_text("5")  # the peak is from now on
     before, files, started = peak_bytes(service), stored(service), time.monotonic()
     waits: list[float] = []
-    over = threading.Event()
+    with httpx.Client(base_url=service.api.base_url, timeout=SECONDS) as client:
 
-    def ask() -> None:
-        with httpx.Client(base_url=service.api.base_url, timeout=SECONDS) as client:
-            while not over.wait(0.05):
-                asked = time.monotonic()
-                assert client.get("/readyz").status_code == 200
-                waits.append(time.monotonic() - asked)
+        def ask() -> None:
+            asked = time.monotonic()
+            assert client.get("/readyz").status_code == 200
+            waits.append(time.monotonic() - asked)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield
-    finally:
-        over.set()
-        asking.join()
+        with repeating(ask, every=0.05):
+            yield
     assert time.monotonic() - started < SECONDS
     assert max(waits, default=0.0) < READY_SECONDS
     assert peak_bytes(service) - before < GROWTH_BYTES

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from tests.faults.moments import SHORT, trainer_at_checkpoint, trainer_near_its_end
-from tests.faults.parts import suspended
+from tests.faults.parts import repeating, suspended
 from tests.faults.stack import Stack
 from tests.faults.trials import Trial, fault
 
@@ -63,19 +62,8 @@ def disturb_at_each_moment(trial: Trial, breaking: Breaking) -> None:
 @contextmanager
 def forgetting(stack: Stack, copy: Path) -> Iterator[None]:
     """FLUSHALL, again and again."""
-    is_over = threading.Event()
-
-    def flush() -> None:
-        while not is_over.wait(FLUSH_SECONDS):
-            stack.redis.flush()
-
-    thread = threading.Thread(target=flush)
-    thread.start()
-    try:
+    with repeating(stack.redis.flush, every=FLUSH_SECONDS):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 @contextmanager

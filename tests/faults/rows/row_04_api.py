@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from sqlalchemy import select
 
 from core.jobs.models import Job, new_id
-from tests.faults.parts import suspended
+from tests.faults.parts import repeating, suspended
 from tests.faults.stack import Stack
 from tests.faults.trials import Trial, fault
 
@@ -48,21 +47,14 @@ def kill_while_submitting(trial: Trial) -> None:
 @contextmanager
 def killing(stack: Stack) -> Iterator[None]:
     """Kill one API process after the other, and start it again."""
-    is_over = threading.Event()
 
     def kill() -> None:
-        while not is_over.is_set():
-            for index in range(len(stack.apis.addresses)):
-                stack.apis.kill(index)
-                stack.apis.start(index)
+        for index in range(len(stack.apis.addresses)):
+            stack.apis.kill(index)
+            stack.apis.start(index)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
+    with repeating(kill):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 @fault(row=4, name="all API processes down for longer than a lease", alone=True)
