@@ -100,10 +100,18 @@ class Stack:
         with self._starting:
             self.server.start()
             self.redis.start()
-            self.workers = [worker for worker in self.workers if worker.is_running]
-            while len(self.workers) < self._wanted_workers:
-                self.start_worker()
+            self._replace_workers()
             self.apis.start()
+
+    def replace_workers(self) -> None:
+        """Start a worker for each that has ended, as whatever runs them in production does."""
+        with self._starting:
+            self._replace_workers()
+
+    def _replace_workers(self) -> None:
+        self.workers = [worker for worker in self.workers if worker.is_running]
+        while len(self.workers) < self._wanted_workers:
+            self.start_worker()
 
     def start_worker(self, **environment: str) -> Worker:
         """One more worker; it is warm some seconds later."""

@@ -16,10 +16,12 @@ from tests.faults import invariants
 from tests.faults.disks import Disk
 from tests.faults.invariants import WRONG_STATE, Violation
 from tests.faults.jobs import WatchedJob
+from tests.faults.parts import repeating
 from tests.faults.stack import Stack
 
 LONG = {"epochs": None, "steps": 250, "checkpoint_every": 20, "hidden_sizes": [256, 256]}
 ENDLESS = {**LONG, "steps": 1_000_000}
+REPLACE_SECONDS = 0.5
 
 Act = Callable[["Trial"], None]
 
@@ -181,7 +183,8 @@ def run_faults(faults: Iterable[Fault], stack: Stack, *, at_once: int = 5) -> di
     chosen = [fault for fault in faults if stack.kind in fault.databases]
     references = References(stack)
     found: dict[str, list[Violation]] = {}
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
+    # Several may end a worker at once, and each waits for another worker to go on with its job.
+    with repeating(stack.replace_workers, every=REPLACE_SECONDS), ThreadPoolExecutor(max_workers=at_once) as pool:
         together = [fault for fault in chosen if not fault.is_alone]
         runs = {fault.id: pool.submit(run_fault, fault, stack, references) for fault in together}
         found |= {name: run.result() for name, run in runs.items()}
