@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test life faults soak check lint fuzz quality docs format lock clean
+.PHONY: help setup demo up test life faults soak check lint fuzz quality bench bench-setup docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
@@ -57,6 +57,18 @@ format: $(STAMP) ## Format the code and mend what the linter can
 
 quality: $(STAMP) ## Measure a method against its figure: make quality NAME=pca
 	$(BIN)/python -m benchmarks.quality $(NAME)
+
+bench: bench-setup ## Measure ours beside the peers, and write benchmarks/RESULTS.md: make bench NAME=word2vec FULL=1
+	$(BIN)/python -m benchmarks $(NAME) $(if $(FULL),--full)
+
+bench-setup: .cache/bench/.installed
+
+# The peers see our packages too, and may have others beside; torch is ours, so that nothing pulls another one in.
+.cache/bench/.installed: benchmarks/requirements.txt $(STAMP)
+	test -x .cache/bench/bin/python || $(BIN)/python -m venv .cache/bench
+	echo "$(CURDIR)/.venv/lib/python3.11/site-packages" > .cache/bench/lib/python3.11/site-packages/ours.pth
+	.cache/bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	touch $@
 
 docs: $(STAMP) ## Write the methods' settings into their pages
 	$(BIN)/python -m benchmarks.quality.pages
