@@ -66,7 +66,8 @@ bench-setup: .cache/bench/.installed
 # The peers see our packages too, and may have others beside; torch is ours, so that nothing pulls another one in.
 .cache/bench/.installed: benchmarks/requirements.txt $(STAMP)
 	test -x .cache/bench/bin/python || $(BIN)/python -m venv .cache/bench
-	echo "$(CURDIR)/.venv/lib/python3.11/site-packages" > .cache/bench/lib/python3.11/site-packages/ours.pth
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$(.cache/bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ours.pth"
 	.cache/bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	touch $@
 

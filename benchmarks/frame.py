@@ -27,7 +27,7 @@ class Reading:
     """What one run told.
 
     `value`: in the benchmark's unit. `quality`: what must be read beside it. `cpu_seconds`, `peak_bytes`: of the part
-    that counts; None for the whole process and the children that it waited for. `versions`: of what is no Python package.
+    that counts; None for the whole process and the children that it waited for. `versions`: of what is no package.
     """
 
     value: float

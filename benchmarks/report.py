@@ -90,7 +90,7 @@ def verdict(benchmark: Benchmark, peer: str, ratios: Sequence[float], ours: Sequ
 
 
 def _median(readings: Sequence[dict[str, Any]], quality: str) -> float:
-    return statistics.median(reading["quality"][quality] for reading in readings)
+    return statistics.median(float(reading["quality"][quality]) for reading in readings)
 
 
 def _ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[float]:
