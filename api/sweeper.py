@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
-from core.jobs.leases import Suspect, held_leases, insert_events, suspect_leases, sweep_expired
+from core.jobs.leases import Suspect, held_leases, suspect_leases, sweep_expired
 from core.jobs.quotas import Quotas
 from core.jobs.waiting import waiting_devices
 from core.jobs.workers import has_gone_workers, remove_gone
@@ -88,6 +88,5 @@ def _take_back(server: Server, lost: Sequence[Suspect]) -> None:
     """Sweep; what the lost workers had told only Redis is saved with it, for some of these jobs end here."""
     said = [event for one in lost for event in server.publisher.published(one.job_id)]
     with server.database.write() as session:
-        insert_events(session, said)
-        sweep_expired(session, lost)
+        sweep_expired(session, lost, said)
     server.announce(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,8 +78,21 @@ def make_engine(url: str) -> Engine:
     # Without these a host that vanishes keeps whoever waits for it, a supervisor say, for a quarter of an hour.
     patience = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
     engine = create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=patience)
+    engine.dialect.use_insertmanyvalues_wo_returning = True
     event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "do_executemany", _execute_one_by_one)
     return engine
+
+
+def _execute_one_by_one(cursor: Any, statement: str, rows: Sequence[Any], context: Any) -> bool:
+    """What is no INSERT, whose rows SQLAlchemy puts into one statement, is sent row by row.
+
+    psycopg would send it as a pipeline, and in the midst of one PostgreSQL takes no session for idle: a process that is
+    stopped there would keep its locks for ever.
+    """
+    for row in rows:
+        cursor.execute(statement, row)
+    return True
 
 
 def _prepare_postgresql(connection: Any, record: Any) -> None:

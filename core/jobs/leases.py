@@ -328,10 +328,12 @@ def _leases(session: Session, *conditions: ColumnElement[bool]) -> list[Suspect]
     return [Suspect(job_id, fence, ends_at or 0.0) for job_id, fence, ends_at in session.execute(query)]
 
 
-def sweep_expired(session: Session, suspects: Collection[Suspect]) -> Swept:
+def sweep_expired(session: Session, suspects: Collection[Suspect], said: Sequence[Event] = ()) -> Swept:
     """Take back the jobs whose leases are as they were seen: queue them again, or fail them after the last attempt.
 
-    Whoever calls has made sure, by looking twice, that a living worker would have renewed meanwhile.
+    Whoever calls has made sure, by looking twice, that a living worker would have renewed meanwhile. `said`: what the
+    lost workers may have told only Redis. It is written once a job's row is locked: a worker that is stopped in the
+    midst of writing the same events holds that row, which is then passed over instead of waited for.
     """
     swept = Swept()
     for one in suspects:
@@ -340,6 +342,7 @@ def sweep_expired(session: Session, suspects: Collection[Suspect]) -> Swept:
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is None:
             continue
+        insert_events(session, [event for event in said if event.job_id == job.id])
         _take_back(session, job)
         (swept.requeued if job.status is Status.QUEUED else swept.ended).append(job.id)
     return swept

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs import deletion, files, inputs, leases, retention, store, uploads
 from core.jobs.database import Database
+from core.jobs.events import NewEvent, as_row, list_events
 from core.jobs.models import Job, new_id
 from core.jobs.status import Status, UploadStatus
 from core.spec import MethodSpec
@@ -186,3 +188,36 @@ def test_an_expired_file_is_not_collected_while_a_job_takes_it(database: Databas
         store.cancel_job(session, PROJECT, job_id)
 
     assert race(database, use, lambda session: retention.delete_expired_file(session, file_id)) is None
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_job_whose_lost_worker_is_writing_its_events_is_passed_over(database: Database) -> None:
+    job_id = submit(database, "file-1")
+    held = claim(database, job_id)
+    said = [as_row(job_id, held.fence, 2, NewEvent("log", "the last words"), now=1.0)]
+    with database.read() as session:
+        suspects = leases.held_leases(session)
+    swept = race(
+        database,
+        lambda session: leases.insert_events(session, said),
+        lambda session: leases.sweep_expired(session, suspects, said),
+    )
+    assert swept.requeued == []
+    with database.write() as session:
+        assert leases.sweep_expired(session, suspects, said).requeued == [job_id]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_no_batch_is_sent_as_a_pipeline(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the midst of one PostgreSQL would wait for ever for a process that is stopped, and keep its locks."""
+    jobs = [submit(database, "file-1"), submit(database, "file-1")]
+    held = claim(database, jobs[0])
+    monkeypatch.setattr(psycopg.Cursor, "executemany", None)  # what opens pipelines
+    with database.write() as session:
+        lines = [as_row(held.job_id, held.fence, seq, NewEvent("log"), now=1.0) for seq in range(2, 2002)]
+        leases.insert_events(session, lines)
+        for job_id in jobs:
+            session.get_one(Job, job_id).metrics = {"loss": 1.0}  # two UPDATEs at once
+    with database.read() as session:
+        assert len(list_events(session, held.job_id, limit=3000)) == 2002
+        assert [session.get_one(Job, job_id).metrics for job_id in jobs] == [{"loss": 1.0}] * 2
