@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from tarfile import BLOCKSIZE, PAX_FORMAT, TarInfo
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from api.downloads import Download, disposition, names, read, stream
+from api.downloads import Download, Stretch, disposition, names, stream
 
 MEDIA_TYPE = "application/x-tar"
 
@@ -27,11 +27,10 @@ def send_archive(request: Request, files: Sequence[Download], *, name: str, time
     return stream(request, _tar(headers, files), told, media_type=MEDIA_TYPE)
 
 
-async def _tar(headers: Sequence[bytes], files: Sequence[Download]) -> AsyncIterator[bytes]:
+def _tar(headers: Sequence[bytes], files: Sequence[Download]) -> Iterator[bytes | Stretch]:
     for header, file in zip(headers, files, strict=True):
         yield header
-        async for chunk in read(file.path, 0, file.bytes):
-            yield chunk
+        yield Stretch(file.path, 0, file.bytes)
         if padding := _padded(file.bytes) - file.bytes:
             yield b"\0" * padding
     yield b"\0" * (2 * BLOCKSIZE)

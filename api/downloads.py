@@ -1,10 +1,10 @@
-"""Files out: whole or by range, with their SHA-256 as ETag, in flat memory."""
+"""Files out: whole or by range, with their SHA-256 as ETag, in flat memory; where the server can, past Python."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from urllib.parse import quote
 import anyio
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from api import problems
+from api.outlet import ZERO_COPY
 from core.errors import RangeNotSatisfiable
 
 CHUNK_BYTES = 1 << 20
@@ -45,6 +48,15 @@ class Download:
     media_type: str = "application/octet-stream"
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """The bytes of a file from `start` until before `end`."""
+
+    path: Path
+    start: int
+    end: int
+
+
 def send(request: Request, file: Download) -> Response:
     """Answer GET or HEAD: 200, 206, 304 or 416 (RFC 9110, 13 and 14)."""
     etag = f'"{file.sha256}"'
@@ -68,7 +80,7 @@ def send(request: Request, file: Download) -> Response:
             (start, end), status = span, 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"
     headers["Content-Length"] = str(end - start)
-    return stream(request, read(file.path, start, end), headers, status=status, media_type=file.media_type)
+    return stream(request, [Stretch(file.path, start, end)], headers, status=status, media_type=file.media_type)
 
 
 def names(header: str | None, etag: str) -> bool:
@@ -96,22 +108,52 @@ def _span(wanted: str, size: int) -> tuple[int, int] | None:
 
 
 def stream(
-    request: Request, content: AsyncIterator[bytes], headers: Mapping[str, str], *, status: int = 200, media_type: str
+    request: Request,
+    parts: Iterable[bytes | Stretch],
+    headers: Mapping[str, str],
+    *,
+    status: int = 200,
+    media_type: str,
 ) -> Response:
-    """The answer to GET, or its head."""
+    """The answer to GET, or its head. `headers` tell the length of all parts together."""
     if request.method == "HEAD":
         return Response(status_code=status, headers=dict(headers), media_type=media_type)
-    return StreamingResponse(content, status_code=status, headers=dict(headers), media_type=media_type)
+    if ZERO_COPY in request.scope.get("extensions", {}):
+        return ZeroCopyResponse(parts, status_code=status, headers=dict(headers), media_type=media_type)
+    return StreamingResponse(_read_all(parts), status_code=status, headers=dict(headers), media_type=media_type)
 
 
-async def read(path: Path, start: int, end: int) -> AsyncIterator[bytes]:
-    """A file's bytes from `start` until before `end`, in chunks."""
-    async with await anyio.open_file(path, "rb", buffering=0) as file:
-        await file.seek(start)
-        left = end - start
-        while left > 0:
-            chunk = await file.read(min(CHUNK_BYTES, left))
-            if not chunk:
-                raise EOFError(f"{path.name} is shorter than its row says")
-            left -= len(chunk)
-            yield chunk
+class ZeroCopyResponse(Response):
+    """Has the server send stretches of files by itself (sendfile)."""
+
+    def __init__(self, parts: Iterable[bytes | Stretch], **options: Any) -> None:
+        super().__init__(**options)
+        self.parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head, then part after part."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self.parts:
+            if isinstance(part, bytes):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            elif part.start < part.end:
+                with await run_in_threadpool(part.path.open, "rb") as file:
+                    told = {"file": file, "offset": part.start, "count": part.end - part.start, "more_body": True}
+                    await send({"type": ZERO_COPY, **told})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _read_all(parts: Iterable[bytes | Stretch]) -> AsyncIterator[bytes]:
+    for part in parts:
+        if isinstance(part, bytes):
+            yield part
+            continue
+        async with await anyio.open_file(part.path, "rb", buffering=0) as file:
+            await file.seek(part.start)
+            left = part.end - part.start
+            while left > 0:
+                chunk = await file.read(min(CHUNK_BYTES, left))
+                if not chunk:
+                    raise EOFError(f"{part.path.name} is shorter than its row says")
+                left -= len(chunk)
+                yield chunk

@@ -1,18 +1,22 @@
 """Serves the application over HTTP with an end to what a client may take: time and bytes for a request's head.
 
-uvicorn by itself waits for ever for the rest of a head, and keeps any number of headers.
+uvicorn by itself waits for ever for the rest of a head, and keeps any number of headers. Nor does it know ASGI's
+extension by which a file goes straight from the page cache to the client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import is_ssl
 
+from api.outlet import ZERO_COPY, Outlet
 from core.errors import InvalidRequest
 from core.jobs.models import new_id
 from core.settings import settings
@@ -35,6 +39,7 @@ class Protocol(HttpToolsProtocol):
     _is_in_head = True
     _heads = 0  # that have begun
     _head_bytes = 0  # of the last, beyond the piece that it began in
+    _outlet: Outlet | None = None  # while a file is being sent
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Begin to wait for a request."""
@@ -44,6 +49,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._stop_timer()
+        if self._outlet is not None:
+            self._outlet.lose()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +90,40 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, as all errors are told here."""
         self._refuse(HTTPStatus.BAD_REQUEST, "this is not an HTTP/1.1 request")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Let the application send files, unless what is sent has to be encrypted here."""
+        if not is_ssl(self.transport):
+            cycle.scope["extensions"] = {ZERO_COPY: {}}
+            app = partial(self._with_files, cycle, app)
+        super()._start_asgi_task(cycle, app)
+
+    async def _with_files(self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+        async def send_any(message: Any) -> None:
+            if message["type"] != ZERO_COPY:
+                await send(message)
+            elif not cycle.disconnected:
+                await self._send_file(cycle, message["file"].fileno(), message["offset"], message["count"])
+
+        await app(scope, receive, send_any)
+
+    async def _send_file(self, cycle: RequestResponseCycle, file: int, start: int, count: int) -> None:
+        """Send a part of an open file as the next part of a body whose length was told."""
+        if count > cycle.expected_content_length:
+            raise RuntimeError("the file is longer than what is left of the Content-Length")
+        self.transport.set_write_buffer_limits(0)  # what was written before goes first, to the last byte
+        await self.flow.drain()
+        self.transport.set_write_buffer_limits()
+        self._outlet = Outlet(self.transport)
+        try:
+            await self._outlet.send(file, start, count)
+            cycle.expected_content_length -= count
+        except ConnectionError:
+            cycle.disconnected = True
+            self.transport.abort()
+        finally:
+            self._outlet.close()
+            self._outlet = None
 
     def _close_after(self, seconds: float) -> None:
         self._stop_timer()
