@@ -1,12 +1,20 @@
-"""Settings, read from the environment as WEIGHTWORKS_<NAME>; docs/settings.md holds the same table."""
+"""Settings, read from the environment as WEIGHTWORKS_<NAME>, or from files of these names in a folder of secrets.
+
+docs/settings.md holds the same table.
+"""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRETS = Path("/run/secrets")  # where Docker puts them, unless WEIGHTWORKS_SECRETS_DIR names another folder
 
 
 class Settings(BaseSettings):
@@ -17,9 +25,11 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "sqlite:///weightworks.sqlite3", description="Where the jobs table lives: sqlite:///PATH or postgresql://..."
     )
+    database_password: SecretStr | None = Field(None, description="The database's password, if its URL holds none.")
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0", description="Redis for wake-ups and live events: redis://..., or unix://PATH."
     )
+    redis_password: SecretStr | None = Field(None, description="The password of Redis, if its URL holds none.")
     storage_url: str = Field("storage", description="Folder (or file:// URL) for data sets, checkpoints and weights.")
     admin_key: SecretStr | None = Field(
         None, description="An API key with role admin in the project `default`, made at start if it does not exist."
@@ -87,6 +97,17 @@ class Settings(BaseSettings):
     )
     threads: int = Field(0, ge=0, description="CPU threads a trainer uses; 0: as many as there are cores.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _passwords_into_urls(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """So that a URL may stand where everybody reads it, and the password in a file of its own."""
+        urls = {}
+        for name in ("database", "redis"):
+            if password := given.get(f"{name}_password"):
+                url = given.get(f"{name}_url", cls.model_fields[f"{name}_url"].default)
+                urls[f"{name}_url"] = _with_password(url, password, f"WEIGHTWORKS_{name.upper()}")
+        return {**given, **urls}
+
     @property
     def storage_path(self) -> Path:
         """The storage folder."""
@@ -95,5 +116,21 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once: the environment's come before those of the folder of secrets."""
+    named = os.environ.get("WEIGHTWORKS_SECRETS_DIR")
+    if named and not Path(named).is_dir():
+        raise ValueError(f"WEIGHTWORKS_SECRETS_DIR names {named}, which is no folder")
+    folder = Path(named) if named else SECRETS
+    return Settings(_secrets_dir=folder if folder.is_dir() else None)
+
+
+def _with_password(url: str, password: str | SecretStr, name: str) -> str:
+    """The URL with a password, unless it holds one."""
+    parts = urlsplit(url)
+    if parts.scheme.startswith("sqlite"):
+        raise ValueError(f"{name}_PASSWORD is set, but {name}_URL names SQLite, which has none: unset it")
+    account, _, host = parts.netloc.rpartition("@")
+    if ":" in account:
+        return url
+    plain = password.get_secret_value() if isinstance(password, SecretStr) else password
+    return parts._replace(netloc=f"{account}:{quote(plain, safe='')}@{host}").geturl()

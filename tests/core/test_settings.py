@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from redis.asyncio.connection import parse_url
+from sqlalchemy import make_url
 
-from core.settings import Settings
+from core.settings import Settings, settings
 
 TABLE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -23,9 +25,43 @@ def test_the_table_says_what_the_code_says() -> None:
 
 def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, field in Settings.model_fields.items():
-        value = "7" if field.annotation in (int, float) else f"/{name}"
+        value = "7" if field.annotation in (int, float) else f"postgresql:/{name}"
         monkeypatch.setenv(f"WEIGHTWORKS_{name.upper()}", value)
     read = Settings()
-    assert (read.lease_seconds, read.max_attempts, read.storage_url) == (7.0, 7, "/storage_url")
+    assert (read.lease_seconds, read.max_attempts, read.storage_url) == (7.0, 7, "postgresql:/storage_url")
     assert str(read.admin_key) == "**********"
     assert "admin_key" not in str(read).replace("admin_key=SecretStr('**********')", "")
+
+
+def test_secrets_are_read_from_a_folder_and_the_environment_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weightworks_redis_password").write_text("p/w@1\n", encoding="utf-8")
+    (tmp_path / "WEIGHTWORKS_DATABASE_PASSWORD").write_text("from the file", encoding="utf-8")
+    monkeypatch.setenv("WEIGHTWORKS_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("WEIGHTWORKS_DATABASE_URL", "postgresql://ww@postgres:5433/jobs?sslmode=require")
+    read = settings.__wrapped__()
+    assert read.redis_url == "redis://:p%2Fw%401@127.0.0.1:6379/0"
+    assert read.database_url == "postgresql://ww:from%20the%20file@postgres:5433/jobs?sslmode=require"
+    assert make_url(read.database_url).password == "from the file"
+    assert parse_url(read.redis_url)["password"] == "p/w@1"
+    monkeypatch.setenv("WEIGHTWORKS_DATABASE_PASSWORD", "from the environment")
+    assert make_url(settings.__wrapped__().database_url).password == "from the environment"
+
+
+def test_a_password_goes_only_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTWORKS_REDIS_PASSWORD", "other")
+    assert Settings(redis_url="redis://me:mine@host/1").redis_url == "redis://me:mine@host/1"
+    assert Settings(redis_url="redis://me@host/1").redis_url == "redis://me:other@host/1"
+    assert parse_url(Settings(redis_url="unix:///run/r.sock?db=1").redis_url)["password"] == "other"
+    assert "other" not in Settings(redis_url="redis://me:mine@host/1").model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [("WEIGHTWORKS_DATABASE_PASSWORD", "x", "names SQLite"), ("WEIGHTWORKS_SECRETS_DIR", "/nowhere", "no folder")],
+)
+def test_a_secret_without_effect_is_refused(name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=told):
+        settings.__wrapped__()
