@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import select
 import socket
 import threading
@@ -44,7 +45,8 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, *, drain: int, slots: int = 1) -> None:
-        self.owner = f"{socket.gethostname()}-{os.getpid()}"
+        # In containers a host's name and a process's number come again, with the next worker or beside this one.
+        self.owner = f"{socket.gethostname()}-{secrets.token_hex(3)}-{os.getpid()}"
         self.zygote = Zygote()
         self._settings = settings
         self._memory_bytes = allowance(settings.trainer_memory_bytes, slots=slots)

@@ -59,12 +59,16 @@ class Service:
 
     # Workers.
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self, **environment: str) -> subprocess.Popen[bytes]:
         """A worker of its own; it is warm some seconds later."""
         log = (self.folder / f"worker-{len(self.workers)}.log").open("wb")
         with log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "worker"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+                [sys.executable, "-m", "worker"],
+                cwd=ROOT,
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=log,
             )
         self.workers.append(worker)
         return worker

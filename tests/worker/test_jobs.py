@@ -20,6 +20,8 @@ from core.jobs.quotas import UNLIMITED
 from core.jobs.status import Status
 from core.jobs.waiting import WaitsFor, waits_of
 from core.jobs.workers import living_workers
+from core.settings import Settings
+from worker.look import Worker
 
 LONG = {"epochs": None, "steps": 250, "checkpoint_every": 20, "hidden_sizes": [256, 256]}
 
@@ -227,3 +229,24 @@ def ask_to_drain(service, *, should_drain: bool) -> None:
     for row in service.until(lambda: workers_of(service)):
         with service.database.write() as session:
             workers.ask_to_drain(session, row.id, should_drain=should_drain)
+
+
+def test_a_ready_file_that_a_killed_worker_left_says_nothing_of_the_next(service) -> None:
+    """In a container that is started again, whatever it was, files are still there."""
+    ready = service.folder / "ready"
+    ready.write_text("left")
+    worker = service.start_worker(WEIGHTWORKS_READY_FILE=str(ready))
+    service.until(lambda: not ready.exists())
+    service.until(ready.exists)
+    assert ready.read_text() == ""
+    worker.terminate()
+    assert worker.wait(30) == 0
+
+
+def test_workers_of_one_host_and_process_number_are_told_apart(service) -> None:
+    """Containers have process numbers of their own, and may share a host's name."""
+    config = Settings(database_url=f"sqlite:///{service.folder}/jobs.sqlite3", storage_url=str(service.folder / "s"))
+    one, other = Worker(config, drain=0), Worker(config, drain=0)
+    assert one.owner != other.owner
+    one.close()
+    other.close()
