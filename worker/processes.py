@@ -8,7 +8,7 @@ import signal
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-MARKER = "WEIGHTWORKS_SUPERVISOR"  # in the environment of all that a supervisor starts, and of all that these start
+MARKER = "WEIGHTWORKS_SUPERVISED_BY"  # in the environment of all that a supervisor starts, and of all that these start
 PROC = Path("/proc")
 SWEEPS = 20
 
@@ -46,10 +46,15 @@ def sweep_orphans() -> int:
 
 
 def marked() -> Iterator[tuple[int, str]]:
-    """Every process of this user's that carries a marker: its id and the marker."""
+    """Every process of this user's that carries a marker: its id and the marker.
+
+    Not those of containers, which can be seen from outside: in theirs, other processes have the ids that they know.
+    """
     prefix = f"{MARKER}=".encode()
     for folder in PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
+            if not (folder / "ns/pid").samefile(PROC / "self/ns/pid"):
+                continue
             for entry in (folder / "environ").read_bytes().split(b"\0"):
                 if entry.startswith(prefix):
                     yield int(folder.name), entry[len(prefix) :].decode()

@@ -189,7 +189,7 @@ def test_a_supervisor_whose_lease_was_lost_leaves_and_writes_nothing(service, lo
 def test_trainers_see_no_credentials(service, long_spec) -> None:
     job_id = service.submit(long_spec)
     environment = service.until(lambda: service.job(job_id).owner) and service.zygote_of(job_id).environ()
-    assert "WEIGHTWORKS_SUPERVISOR" in environment
+    assert "WEIGHTWORKS_SUPERVISED_BY" in environment
     assert not any("ww-not-for-trainers" in value or "redis.sock" in value for value in environment.values())
     service.until_ended(job_id)
 

@@ -157,9 +157,9 @@ def test_a_trainer_that_hears_of_no_renewal_stops_itself(tmp_path) -> None:
 
 
 def test_what_carries_the_marker_is_swept_though_it_left_the_group() -> None:
-    environment = {**os.environ, "WEIGHTWORKS_SUPERVISOR": own_marker()}
+    environment = {**os.environ, "WEIGHTWORKS_SUPERVISED_BY": own_marker()}
     stray = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
-    other = subprocess.Popen(["sleep", "60"], env={**os.environ, "WEIGHTWORKS_SUPERVISOR": "1-1"})
+    other = subprocess.Popen(["sleep", "60"], env={**os.environ, "WEIGHTWORKS_SUPERVISED_BY": "1-1"})
     try:
         assert {stray.pid, other.pid} <= {pid for pid, _ in marked()}
         assert sweep(own_marker(), spare={os.getpid()}) >= 1
