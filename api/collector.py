@@ -20,7 +20,7 @@ from api.orphans import collect_orphans
 from core.jobs import retention, uploads
 from core.jobs.models import Artifact, Checkpoint, Event
 from core.jobs.quotas import GPU_DAYS
-from core.storage import part_key, sample_key
+from core.storage import part_key, refusal_of, sample_key
 
 log = logging.getLogger("weightworks.collector")
 
@@ -34,8 +34,11 @@ async def collect_forever(server: Server) -> None:
                 log.info("collected: %s", collected)
         except SQLAlchemyError as error:
             log.warning("the collector could not reach the database: %s", str(error).partition("\n")[0])
-        except Exception:  # whatever it is, the next collection must come
-            log.exception("the collector failed")
+        except Exception as error:  # whatever it is, the next collection must come
+            if (refusal := refusal_of(error)) is not None:
+                log.warning("the collector: %s", refusal.message)
+            else:
+                log.exception("the collector failed")
 
 
 def collect_once(server: Server) -> Collected:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from sqlalchemy.orm import Session
@@ -16,9 +15,7 @@ from core.errors import InvalidRequest, NotFound
 from core.jobs import uploads
 from core.jobs.models import File, Upload, UploadPart
 from core.jobs.status import UploadStatus
-from core.storage import part_key
-
-CHUNK_BYTES = 1 << 20
+from core.storage import Stored, part_key
 
 
 def complete(server: Server, project_id: str, upload_id: str, *, part_ids: Sequence[str], md5: str | None) -> None:
@@ -56,37 +53,28 @@ def _make_file(server: Server, upload: Upload, parts: Sequence[UploadPart], *, m
         part_ids.extend(uploads.complete_upload(session, upload.project_id, upload.id, file))
 
     with server.storage.incoming_file() as (path, target):
-        sha256 = _join([server.storage.existing(part_key(part.id)) for part in parts], target, md5=md5)
+        found = [server.storage.stored(part_key(part.id)) for part in parts]
+        sha256 = _join(found, [part.bytes for part in parts], target, md5=md5)
         whole = Whole(upload.filename, upload.purpose, upload.bytes, sha256, upload.file_seconds)
         take_in(server, upload.project_id, path, whole, note=note)
     return part_ids
 
 
-def _join(paths: Sequence[Path], target: BinaryIO, *, md5: str | None) -> str:
+def _join(parts: Sequence[Stored], sizes: Sequence[int], target: BinaryIO, *, md5: str | None) -> str:
     """Write the parts one behind the other; answers the SHA-256 of all. Raises InvalidRequest for another MD5."""
     sha256, found = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    for chunk in _chunks(paths):
-        sha256.update(chunk)
-        if md5 is not None:
-            found.update(chunk)
-        target.write(chunk)
+    for part, size in zip(parts, sizes, strict=True):
+        for chunk in part.chunks(0, size):
+            sha256.update(chunk)
+            if md5 is not None:
+                found.update(chunk)
+            target.write(chunk)
     target.flush()
     os.fsync(target.fileno())
     if md5 is not None and found.hexdigest() != md5.lower():
         told = f"the parts have the MD5 {found.hexdigest()} together, and not {md5.lower()}"
         raise InvalidRequest(f"{told}: send again what is damaged", param="md5", code="wrong_md5")
     return sha256.hexdigest()
-
-
-def _chunks(paths: Sequence[Path]) -> Iterator[bytes]:
-    for path in paths:
-        try:
-            file = path.open("rb")
-        except FileNotFoundError:
-            raise NotFound(f"storage has no '{path.name}'") from None
-        with file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
 
 
 def _explain_missing_part(server: Server, project_id: str, upload_id: str) -> None:

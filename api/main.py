@@ -43,7 +43,7 @@ from core.jobs.database import Database
 from core.jobs.keys import ensure_admin_key
 from core.progress import Publisher, Tail
 from core.settings import Settings, settings
-from core.storage import Storage
+from core.storage import open_storage
 
 DESCRIPTION = """Training as a service that you run yourself. Upload data, submit a job, watch it train, take the
 weights home. Every call but `/healthz` and `/readyz` needs `Authorization: Bearer <key>`."""
@@ -118,7 +118,7 @@ def make_server(config: Settings) -> Server:
     return Server(
         settings=config,
         database=database,
-        storage=Storage(config.storage_path),
+        storage=open_storage(config),
         publisher=publisher,
         announcer=Announcer(publisher, queue.wake),
         tail=Tail(config.redis_url),

@@ -8,16 +8,16 @@ are put back if they did.
 
 from __future__ import annotations
 
+import contextlib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 
 from api.collected import Collected
 from api.contents import forget
 from api.dependencies import Server
-from core.inventory import Found, files_below, folder_as_one, is_streamed_into, names_in, time_of
 from core.jobs.pointers import Pointers, known_contents, known_parts, pointers_of
-from core.storage import job_folder, sample_key
+from core.storage import Found, job_folder, sample_key
+from core.storage.folders import clock_of, folder_as_one, is_locked, names_in, remove
 
 JOBS_AT_ONCE = 100
 SAMPLE = re.compile(r"^jobs/[^/]+/[0-9]+/samples/")
@@ -26,51 +26,51 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 def collect_orphans(server: Server, collected: Collected) -> None:
     """Look through all of the storage, and remove what nothing points to and nobody is at work on."""
-    before = time_of(server.storage) - server.settings.collect_grace_seconds
-    _collect_incoming(server, collected, before)
+    grace = server.settings.collect_grace_seconds
+    here = clock_of(server.storage.incoming) - grace
+    _collect_incoming(server, collected, here)
+    _collect_runs(server, collected, here)
+    server.storage.tidy()
+    before = server.storage.now() - grace
     _collect_parts(server, collected, before)
     _collect_contents(server, collected, before)
     _collect_jobs(server, collected, before)
-    _collect_runs(server, collected, before)
+    collected.add("announcements", count=server.storage.collect(before))
 
 
 def _collect_incoming(server: Server, collected: Collected, before: float) -> None:
     """Files that were streamed in, and folders of previews, by processes that were killed."""
-    for name in names_in(server.storage, "incoming"):
-        found = folder_as_one(server.storage, f"incoming/{name}")
-        path = server.storage.path(found.key)
+    for name in names_in(server.storage.incoming):
+        found = folder_as_one(server.storage.scratch, f"incoming/{name}")
+        path = server.storage.scratch / found.key
         patience = server.settings.preview_seconds if path.is_dir() else 0.0
-        if found.changed_at >= before - patience or is_streamed_into(server.storage, found.key):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-        collected.add("unfinished uploads", size=found.bytes)
+        if found.changed_at < before - patience and not is_locked(path):
+            remove(path)
+            collected.add("unfinished uploads", size=found.bytes)
 
 
 def _collect_parts(server: Server, collected: Collected, before: float) -> None:
-    old = _old(files_below(server.storage, "parts"), before)
+    old = _old(server.storage.files_below("parts"), before)
     with server.database.read() as session:
         known = known_parts(session, [_name(found) for found in old])
     for found in old:
-        if _name(found) not in known and not is_streamed_into(server.storage, found.key):
+        if _name(found) not in known and not server.storage.is_streamed_into(found.key):
             server.storage.delete(found.key)
             collected.add("parts", size=found.bytes)
 
 
 def _collect_contents(server: Server, collected: Collected, before: float) -> None:
     """Contents that no file has, and the files beside them that a link was to replace them by."""
-    for folder in names_in(server.storage, "files"):
-        old = _old(files_below(server.storage, f"files/{folder}"), before)
+    for folder in server.storage.names_in("files"):
+        old = _old(server.storage.files_below(f"files/{folder}"), before)
         hashes = [_name(found) for found in old if SHA256.fullmatch(_name(found))]
         with server.database.read() as session:
             known = known_contents(session, hashes)
         for found in old:
-            if _name(found) in known or is_streamed_into(server.storage, found.key):
+            if _name(found) in known or server.storage.is_streamed_into(found.key):
                 continue
             if SHA256.fullmatch(_name(found)):
-                forget(server, _name(found), inode=found.inode)
+                forget(server, _name(found), version=found.version)
             else:
                 server.storage.delete(found.key)
             collected.add("contents", size=found.bytes)
@@ -78,8 +78,8 @@ def _collect_contents(server: Server, collected: Collected, before: float) -> No
 
 def _collect_jobs(server: Server, collected: Collected, before: float) -> None:
     """Artifacts, checkpoints and samples that no row has, and all of jobs that are not there any more."""
-    for job_ids in _some_at_once(names_in(server.storage, "jobs")):
-        old = {job_id: _old(files_below(server.storage, job_folder(job_id)), before) for job_id in job_ids}
+    for job_ids in _some_at_once(server.storage.names_in("jobs")):
+        old = {job_id: _old(server.storage.files_below(job_folder(job_id)), before) for job_id in job_ids}
         with server.database.read() as session:
             pointers = pointers_of(session, job_ids)
         for job_id, files in old.items():
@@ -99,12 +99,13 @@ def _unknown(files: Sequence[Found], job_id: str, pointers: Pointers | None) -> 
 
 
 def _collect_runs(server: Server, collected: Collected, before: float) -> None:
-    """The folders of attempts that are over, whose workers did not live to remove them."""
-    for job_ids in _some_at_once(names_in(server.storage, "runs")):
+    """The folders of attempts on this machine that are over, whose workers did not live to remove them."""
+    scratch = server.storage.scratch
+    for job_ids in _some_at_once(names_in(scratch / "runs")):
         runs = [
-            folder_as_one(server.storage, f"runs/{job_id}/{fence}")
+            folder_as_one(scratch, f"runs/{job_id}/{fence}")
             for job_id in job_ids
-            for fence in names_in(server.storage, f"runs/{job_id}")
+            for fence in names_in(scratch / "runs" / job_id)
         ]
         with server.database.read() as session:
             pointers = pointers_of(session, job_ids)
@@ -112,7 +113,9 @@ def _collect_runs(server: Server, collected: Collected, before: float) -> None:
             _, job_id, fence = found.key.split("/")
             is_live = job_id in pointers and str(pointers[job_id].live_fence) == fence
             if found.changed_at < before and not is_live:
-                server.storage.delete_folder(found.key)
+                remove(scratch / found.key)
+                with contextlib.suppress(OSError):
+                    (scratch / "runs" / job_id).rmdir()
                 collected.add("folders of attempts", size=found.bytes)
 
 

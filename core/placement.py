@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from core.errors import NotFound
 from core.jobs.inputs import FileInput, ModelInput
 from core.storage import Storage, file_key
+from core.storage.folders import link_or_copy
 
 
 def place_inputs(
@@ -24,21 +27,53 @@ def place_inputs(
         if isinstance(one, ModelInput):
             places[field] = {"path": str(_assemble(one, storage, folder / field))}
         elif one.is_model:
-            archive = storage.existing(file_key(one.sha256))
+            archive = storage.fetch(file_key(one.sha256), folder / f"{field}.archive")
             places[field] = {"path": str(folder / field), "archive": str(archive)}
         else:
-            places[field] = {"path": str(storage.existing(file_key(one.sha256)))}
+            places[field] = {"path": str(storage.fetch(file_key(one.sha256), folder / field))}
     return places
 
 
 def _assemble(model: ModelInput, storage: Storage, folder: Path) -> Path:
-    """A model's folder, made of hard links to what lies in storage."""
+    """A model's folder, made of hard links to what lies in storage, or of copies."""
     for path, key in model.files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        source = storage.existing(key)
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+        source = storage.fetch(key, target)
+        if source != target:
+            link_or_copy(source, target)
     return folder
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint in storage, as its row tells of it."""
+
+    key: str
+    step: int
+    sha256: str
+
+
+def place_checkpoints(found: Sequence[Saved], *, storage: Storage, folder: Path) -> list[dict[str, Any]]:
+    """A path for each checkpoint that a trainer may need: of copies, none behind the first that is whole.
+
+    The path of one that storage lacks leads nowhere: the trainer says so, and takes the next.
+    """
+    places = []
+    for one in found:
+        copy = folder / f"step-{one.step:09d}.safetensors"
+        try:
+            path = storage.fetch(one.key, copy)
+        except NotFound:
+            path = copy
+        places.append({"path": str(path), "sha256": one.sha256, "step": one.step})
+        if path == copy and _is_whole(copy, one.sha256):
+            break
+    return places
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SECRETS = Path("/run/secrets")  # where Docker puts them, unless WEIGHTWORKS_SECRETS_DIR names another folder
@@ -30,7 +30,32 @@ class Settings(BaseSettings):
         "redis://127.0.0.1:6379/0", description="Redis for wake-ups and live events: redis://..., or unix://PATH."
     )
     redis_password: SecretStr | None = Field(None, description="The password of Redis, if its URL holds none.")
-    storage_url: str = Field("storage", description="Folder (or file:// URL) for data sets, checkpoints and weights.")
+    storage_url: str = Field(
+        "storage", description="For data sets, checkpoints and weights: a folder, file:// URL, or s3://BUCKET/PREFIX."
+    )
+    scratch_path: Path = Field(
+        Path("scratch"), description="With S3: a folder on each machine for what is on its way; nothing in it is missed."
+    )
+    scratch_cache_bytes: int = Field(
+        20 * 2**30, ge=0, description="With S3: bytes of copies in the scratch folder that jobs share."
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="Where S3 is; none: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS itself."
+    )
+    s3_public_endpoint_url: str | None = Field(
+        None, description="Where clients that download find the same S3; none: at the same address as the server."
+    )
+    s3_region: str | None = Field(None, description="S3's region; none: AWS_REGION, AWS_DEFAULT_REGION, or us-east-1.")
+    s3_access_key_id: str | None = Field(
+        None, description="A key for S3; none: AWS_ACCESS_KEY_ID, or the role that the machine has."
+    )
+    s3_secret_access_key: SecretStr | None = Field(None, description="Its secret; none: AWS_SECRET_ACCESS_KEY.")
+    s3_redirects: bool = Field(
+        True, description="With S3: send those who download there; false: pass everything through the API."
+    )
+    s3_presigned_seconds: int = Field(
+        900, ge=1, le=604800, description="How long the address that a download is sent to can be asked."
+    )
     admin_key: SecretStr | None = Field(
         None, description="An API key with role admin in the project `default`, made at start if it does not exist."
     )
@@ -108,9 +133,19 @@ class Settings(BaseSettings):
                 urls[f"{name}_url"] = _with_password(url, password, f"WEIGHTWORKS_{name.upper()}")
         return {**given, **urls}
 
+    @field_validator("storage_url")
+    @classmethod
+    def _names_a_place(cls, url: str) -> str:
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme not in ("file", "s3"):
+            raise ValueError(f"a storage is a folder, file://FOLDER, or s3://BUCKET/PREFIX, and not {scheme}://")
+        if scheme == "s3" and not rest.partition("/")[0]:
+            raise ValueError("name the bucket: s3://BUCKET, or s3://BUCKET/PREFIX")
+        return url
+
     @property
     def storage_path(self) -> Path:
-        """The storage folder."""
+        """The storage folder, where storage is a disk."""
         return Path(self.storage_url.removeprefix("file://")).expanduser().absolute()
 
 

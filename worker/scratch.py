@@ -1,4 +1,4 @@
-"""Attempts' folders in storage: removed when an attempt ends, and later where its worker could not."""
+"""Attempts' folders on this machine: removed when an attempt ends, and later where its worker could not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.storage import Storage
 
 def remove_folders(storage: Storage, job_id: str, *, up_to: int) -> None:
     """Remove the folders of a job's attempts up to this fence; a later one may be at work already."""
-    runs = storage.root / "runs" / job_id
+    runs = storage.scratch / "runs" / job_id
     for folder in runs.glob("[0-9]*"):
         if int(folder.name) <= up_to:
             shutil.rmtree(folder, ignore_errors=True)
@@ -25,7 +25,7 @@ def remove_left_folders(database: Database, storage: Storage) -> None:
 
     Raises what the database raises while it is away.
     """
-    found = [folder.name for folder in (storage.root / "runs").glob("*")]
+    found = [folder.name for folder in (storage.scratch / "runs").glob("*")]
     if not found:
         return
     with database.read() as session:

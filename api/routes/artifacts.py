@@ -57,7 +57,7 @@ def download_checkpoint(
     if row is None:
         raise NotFound(f"the job has no checkpoint '{checkpoint_id}' (any more)", param="checkpoint_id")
     name = f"{job_id}-step-{row.step}.safetensors"
-    return send(request, Download(server.storage.existing(row.key), name, row.bytes, row.sha256))
+    return send(request, Download(server.storage.stored(row.key), name, row.bytes, row.sha256))
 
 
 @router.get("/samples")
@@ -94,8 +94,8 @@ def download_sample(job_id: str, sample_id: str, request: Request, caller: Reade
     if event is None:
         raise NotFound(f"the job has no sample '{sample_id}'", param="sample_id")
     data, key = event.data, sample_key(job_id, event.fence, event.data["path"])
-    path = server.storage.existing(key)
-    return send(request, Download(path, data["path"], data["bytes"], data["sha256"], data["media_type"]))
+    stored = server.storage.stored(key)
+    return send(request, Download(stored, data["path"], data["bytes"], data["sha256"], data["media_type"]))
 
 
 @router.get("/artifacts")
@@ -155,7 +155,7 @@ def _send(server: Server, caller: Caller, job_id: str, path: str, request: Reque
 
 
 def _download(server: Server, file: Artifact) -> Download:
-    return Download(server.storage.existing(file.key), file.path, file.bytes, file.sha256, file.media_type)
+    return Download(server.storage.stored(file.key), file.path, file.bytes, file.sha256, file.media_type)
 
 
 def _artifacts(server: Server, caller: Caller, job_id: str) -> tuple[Job, list[Artifact]]:

@@ -115,8 +115,8 @@ def download_file(file_id: str, request: Request, caller: Reader, server: Server
     """The file as it was uploaded."""
     with server.database.read() as session:
         file = get_file(session, caller.project_id, file_id)
-    path = server.storage.existing(file_key(file.sha256))
-    return send(request, Download(path, file.filename, file.bytes, file.sha256))
+    stored = server.storage.stored(file_key(file.sha256))
+    return send(request, Download(stored, file.filename, file.bytes, file.sha256))
 
 
 @router.delete("/{file_id}")

@@ -1,0 +1,155 @@
+"""A bucket that speaks S3, below one prefix: what we ask of it, and whom we are."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import BinaryIO
+from urllib.parse import quote, urlsplit
+
+import obstore
+from obstore.store import S3Store
+
+from core.settings import Settings
+from core.storage.failures import explained
+from core.storage.folders import Found
+from core.storage.signing import Keys, presign
+
+PART_BYTES = 8 * 2**20
+AT_ONCE = 4  # parts on their way; so many are in memory
+MAX_PARTS = 9_000  # S3 takes 10,000
+CONNECT_SECONDS, REQUEST_SECONDS, RETRY_SECONDS = 5, 30, 15
+RETRIES = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a bucket is, and what it is asked with; `keys` None: with a role that the machine has."""
+
+    bucket: str
+    prefix: str
+    endpoint: str
+    public_endpoint: str
+    region: str
+    keys: Keys | None
+
+    @classmethod
+    def of(cls, settings: Settings, environment: Mapping[str, str]) -> Place:
+        """As the settings say, or else what AWS' own tools read from the environment."""
+        where = urlsplit(settings.storage_url)
+        region = settings.s3_region or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+        region = region or "us-east-1"
+        named = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+        endpoint = (settings.s3_endpoint_url or named or f"https://s3.{region}.amazonaws.com").rstrip("/")
+        public = (settings.s3_public_endpoint_url or endpoint).rstrip("/")
+        return cls(where.netloc, where.path.strip("/"), endpoint, public, region, _keys(settings, environment))
+
+
+def _keys(settings: Settings, environment: Mapping[str, str]) -> Keys | None:
+    if settings.s3_access_key_id and settings.s3_secret_access_key:
+        return Keys(settings.s3_access_key_id, settings.s3_secret_access_key.get_secret_value())
+    if environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"):
+        token = environment.get("AWS_SESSION_TOKEN")
+        return Keys(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], token)
+    return None
+
+
+class Bucket:
+    """Objects by key. Raises NotFound for what is not there, and ObjectStorageError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._place = Place.of(settings, os.environ)
+        self._seconds = settings.s3_presigned_seconds
+        self._store = _store(self._place)
+
+    def put(self, key: str, content: BinaryIO | bytes, *, size: int) -> None:
+        """Write an object, whole or not at all; a large one in parts."""
+        part = max(PART_BYTES, -(-size // MAX_PARTS))
+        with explained(key):
+            obstore.put(self._store, key, content, chunk_size=part, max_concurrency=AT_ONCE)
+
+    def look(self, key: str) -> Found:
+        """What is told of an object."""
+        with explained(key):
+            return _found(obstore.head(self._store, key))
+
+    def read(self, key: str, start: int, end: int) -> bytes:
+        """A stretch that is not empty."""
+        with explained(key):
+            return bytes(obstore.get_range(self._store, key, start=start, end=end))
+
+    def download(self, key: str, target: BinaryIO, *, size: int) -> None:
+        """Write an object of this size into a file, some parts at once."""
+        for place in range(0, size, AT_ONCE * PART_BYTES):
+            starts = range(place, min(size, place + AT_ONCE * PART_BYTES), PART_BYTES)
+            ends = [min(size, start + PART_BYTES) for start in starts]
+            with explained(key):
+                parts = obstore.get_ranges(self._store, key, starts=list(starts), ends=ends, coalesce=0)
+            target.writelines(parts)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Forget objects; those that are not there are no error."""
+        if keys:
+            with explained(keys[0]):
+                obstore.delete(self._store, list(keys))
+
+    def below(self, folder: str) -> Iterator[Found]:
+        """All objects whose keys begin with this folder."""
+        with explained(folder):
+            for some in obstore.list(self._store, folder):
+                yield from map(_found, some)
+
+    def names_in(self, folder: str) -> list[str]:
+        """What lies directly in a folder, by name."""
+        with explained(folder):
+            found = obstore.list_with_delimiter(self._store, folder)
+        keys = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+        return sorted(key.rpartition("/")[2] for key in keys)
+
+    def address(self, method: str, key: str, *, disposition: str, media_type: str) -> str:
+        """Where an object answers GET or HEAD for a while without any key, with this Content-Disposition and media type.
+
+        With a role instead of keys it goes by the object's own.
+        """
+        place = self._place
+        if place.keys is None:
+            signed: str = obstore.sign(self._store, method, key, timedelta(seconds=self._seconds))  # type: ignore[call-overload]  # methods are literals there
+            return signed
+        path = quote(f"{place.bucket}/{place.prefix}/{key}".replace("//", "/"), safe="/-_.~")
+        told = {"response-content-disposition": disposition, "response-content-type": media_type}
+        return presign(
+            method,
+            f"{place.public_endpoint}/{path}",
+            keys=place.keys,
+            region=place.region,
+            seconds=self._seconds,
+            query=told,
+            now=time.time(),
+        )
+
+
+def _store(place: Place) -> S3Store:
+    given = {}
+    if place.keys is not None:
+        given = {"access_key_id": place.keys.access_key_id, "secret_access_key": place.keys.secret_access_key}
+        if place.keys.session_token:
+            given["session_token"] = place.keys.session_token
+    return S3Store(
+        place.bucket,
+        prefix=place.prefix or None,
+        config={"endpoint": place.endpoint, "region": place.region, "disable_bulk_delete": True, **given},  # type: ignore[typeddict-item]  # a part of it is built above
+        client_options={
+            "allow_http": place.endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+        },
+        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+    )
+
+
+def _found(told: obstore.ObjectMeta) -> Found:
+    moment = told["last_modified"].timestamp()
+    return Found(told["path"], told["size"], moment, f"{told['e_tag']} {moment}")
