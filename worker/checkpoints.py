@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from core.jobs.events import NewEvent
 from core.jobs.leases import Claim, add_checkpoint
 from core.jobs.models import new_id
 from core.storage import Storage, checkpoint_key
+from worker.errands import Answer, Errands
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,38 @@ class Kept:
 
 
 class CheckpointShelf:
-    """Links checkpoints into storage at once, and registers them with the journal's next write."""
+    """Has checkpoints put into storage, and registers those that are there with the journal's next write."""
 
-    def __init__(self, claim: Claim, storage: Storage) -> None:
+    def __init__(self, claim: Claim, storage: Storage, errands: Errands) -> None:
         self._claim = claim
         self._storage = storage
+        self._errands = errands
         self._waiting: list[Kept] = []
         self._superseded: list[str] = []
 
-    def put(self, message: Mapping[str, Any], *, metrics: Mapping[str, float]) -> None:
-        """Take a checkpoint out of the trainer's folder; raises OSError.
+    def put(
+        self, message: Mapping[str, Any], *, metrics: Mapping[str, float], then: Callable[[OSError | None], None]
+    ) -> None:
+        """Take a checkpoint out of the trainer's folder; `then` hears when it is in storage, or why it is not.
 
         One that the trainer has removed already, for it has written two more since, is passed over.
         """
         step = message["step"]
         key = checkpoint_key(self._claim.job_id, self._claim.fence, step)
+        kept = Kept(new_id("ckpt"), key, step, message["bytes"], message["sha256"], dict(metrics))
+        put = partial(self._storage.link, Path(message["path"]), key)
+        self._errands.send(put, then=partial(self._note, kept, then))
+
+    def _note(self, kept: Kept, then: Callable[[OSError | None], None], answer: Answer[None]) -> None:
         try:
-            self._storage.link(Path(message["path"]), key)
+            answer()
         except FileNotFoundError:
             return
-        kept = Kept(new_id("ckpt"), key, step, message["bytes"], message["sha256"], dict(metrics))
-        self._waiting = [*(one for one in self._waiting if one.step != step), kept]
+        except OSError as error:
+            then(error)
+            return
+        self._waiting = [*(one for one in self._waiting if one.step != kept.step), kept]
+        then(None)
 
     @property
     def is_empty(self) -> bool:
@@ -74,8 +86,7 @@ class CheckpointShelf:
     def registered(self) -> list[NewEvent]:
         """After the commit: remove what was superseded; answers the events that tell of the new ones."""
         for key in self._superseded:
-            with contextlib.suppress(OSError):
-                self._storage.delete(key)
+            self._errands.send(partial(self._storage.delete, key), then=_ignore)
         events = [
             NewEvent(
                 "checkpoint", data={"id": one.checkpoint_id, "step": one.step, "bytes": one.bytes, "sha256": one.sha256}
@@ -84,3 +95,7 @@ class CheckpointShelf:
         ]
         self._waiting, self._superseded = [], []
         return events
+
+
+def _ignore(answer: Answer[None]) -> None:
+    """What storage would not delete now has no row any more: the collector finds it."""

@@ -32,11 +32,10 @@ from core.jobs.status import Status
 from core.jobs.store import list_artifacts
 from core.queue import wake
 from core.storage import Storage, artifact_key, refusal_of
-from worker.supervisor import Supervisor
+from worker.supervisor import BEAT_SECONDS, Supervisor
 from worker.trainers import UNSUPERVISED
 
 BACK_OFF_SECONDS = (0.5, 2.0, 5.0)
-BEAT_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,9 @@ def settle(supervisor: Supervisor, *, storage: Storage, folder: Path) -> None:
 
     Whether a job that did not finish is cancelled, paused or queued again, its row says at that moment.
     """
+    supervisor.finish_errands()
     supervisor.journal.insist(supervisor.register_checkpoints, is_over=supervisor.must_leave)
+    supervisor.finish_errands()
     ending = supervisor.ending or {"type": "died"}
     if ending["type"] == "finished":
         _publish(supervisor, ending, storage=storage, folder=folder)
@@ -117,7 +118,6 @@ def _publish(supervisor: Supervisor, ending: Mapping[str, Any], *, storage: Stor
     try:
         for file in files:
             _try_again(partial(storage.keep, folder / "artifacts" / file.path, file.key), supervisor)
-            supervisor.beat()
         superseded, dependents = _close(supervisor, partial(_end, supervisor, ending, files))
     except LeaseLost:
         _forget(storage, _unpublished(supervisor, files))
@@ -171,14 +171,14 @@ def _try_again(action: Callable[[], None], supervisor: Supervisor) -> None:
     """
     for seconds in BACK_OFF_SECONDS:
         try:
-            return action()
+            return supervisor.wait_for(action)
         except OSError as error:
             log.warning("job %s: storage refuses: %s", supervisor.claim.job_id, error)
         ends_at = time.monotonic() + seconds
         while time.monotonic() < ends_at:
             supervisor.beat()
             time.sleep(BEAT_SECONDS)
-    return action()
+    return supervisor.wait_for(action)
 
 
 def _close(supervisor: Supervisor, end: Callable[[Session], Any]) -> Any:

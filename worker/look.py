@@ -23,7 +23,7 @@ from core.jobs.leases import Claim, LeaseLost, claim_job, fail_job, release_job
 from core.jobs.quotas import Quotas
 from core.progress import Publisher
 from core.settings import Settings
-from core.storage import Storage, refusal_of
+from core.storage import open_storage, refusal_of
 from worker.endings import settle
 from worker.journal import Journal, first_line
 from worker.memory import allowance
@@ -53,7 +53,7 @@ class Worker:
         self._drain = drain
         self._database = Database(settings.database_url)
         self._publisher = Publisher(settings.redis_url)
-        self._storage = Storage(settings.storage_path)
+        self._storage = open_storage(settings)
         self._quotas = Quotas.of_server(settings)
         self._is_looking = threading.Lock()
         self._presence = Presence(
@@ -108,6 +108,7 @@ class Worker:
                 self.look()
             with contextlib.suppress(SQLAlchemyError, OSError):
                 remove_left_folders(self._database, self._storage)
+                self._storage.tidy()
         threading.Event().wait()  # a fork server that this thread started again would die with it
 
     def _claim(self) -> tuple[Claim, float] | None:
@@ -167,7 +168,10 @@ class Worker:
             drains=[self._drain, self._presence.fileno()],
         )
         try:
-            supervisor.watch()
+            try:
+                supervisor.watch()
+            finally:
+                supervisor.close()
+            settle(supervisor, storage=self._storage, folder=Path(folder))
         finally:
-            supervisor.close()
-        settle(supervisor, storage=self._storage, folder=Path(folder))
+            supervisor.leave()

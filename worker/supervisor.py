@@ -10,21 +10,23 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound, WeightworksError
 from core.jobs.database import AWAY
 from core.jobs.events import NewEvent
-from core.jobs.inputs import lineage_of, resolve_references
+from core.jobs.inputs import FileInput, ModelInput, lineage_of, resolve_references
 from core.jobs.leases import forgive_attempt, latest_checkpoints
 from core.jobs.status import Asked
-from core.placement import place_inputs
+from core.placement import Saved, place_checkpoints, place_inputs
 from core.settings import Settings
 from core.storage import Storage, refusal_of, sample_key
 from worker.checkpoints import CheckpointShelf
+from worker.errands import Answer, Errands
 from worker.journal import RETRY_SECONDS, Journal, first_line
 from worker.memory import taken_bytes
 from worker.output import OutputLines
@@ -36,7 +38,10 @@ FLUSH_SECONDS = 0.5  # events reach SQL this late at most
 SOON_SECONDS = 0.1  # a checkpoint is registered this late at most
 SILENT_LEASES = 3  # a trainer that gives no sign of life for so many leases is stuck
 READ_BYTES = 1 << 16
+BEAT_SECONDS = 0.1  # between two looks at the lease while storage is waited for
 WEIGH_SECONDS = 2.0  # between two looks at how much memory the trainer has
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +79,8 @@ class Supervisor:
         self._zygote = zygote
         self._drains = drains
         self._margin = min(5.0, settings.lease_seconds / 5)
-        self._shelf = CheckpointShelf(self.claim, storage)
+        self.errands = Errands()
+        self._shelf = CheckpointShelf(self.claim, storage, self.errands)
         self._stopping = Stopping(trainer, zygote)
         self._output = OutputLines()
         self._rate = Rate()
@@ -113,6 +119,7 @@ class Supervisor:
         self._listen(self.trainer.channel, self._hear)
         self._listen(self.trainer.output, self._read_output)
         self._listen(self._zygote.channel, self._note_ended)
+        self._listen(self.errands, self.errands.finish)
         for drain in self._drains:
             self._listen(drain, self._start_draining)
         self.journal.insist(self.journal.open)
@@ -143,6 +150,23 @@ class Supervisor:
             self._asked = asked
             self._ask("cancel" if asked is Asked.CANCEL else "interrupt")
 
+    def wait_for(self, action: Callable[[], T]) -> T:
+        """Do what takes storage a while, after what was begun before it, and keep the lease meanwhile.
+
+        Raises what it raises, and LeaseLost.
+        """
+        answers: list[Answer[T]] = []
+        self.errands.send(action, then=answers.append)
+        self.finish_errands()
+        return answers[0]()
+
+    def finish_errands(self) -> None:
+        """Wait until storage has what the trainer left, and keep the lease meanwhile. Raises LeaseLost."""
+        while not self.errands.are_done:
+            self.beat()
+            select.select([self.errands], [], [], BEAT_SECONDS)
+            self.errands.finish()
+
     def register_checkpoints(self) -> None:
         """Have the table know what the trainer wrote before it ended. Raises LeaseLost, or one of AWAY."""
         if self._shelf.is_empty:
@@ -162,6 +186,10 @@ class Supervisor:
         self._zygote.sweep()
         self._selector.close()
         self.trainer.close()
+
+    def leave(self) -> None:
+        """Wait for nothing that storage still does."""
+        self.errands.close()
 
     def _change(self, session: Session) -> None:
         """What a beat writes beside the events."""
@@ -211,23 +239,27 @@ class Supervisor:
         self._add(NewEvent("message", message["text"], message["level"]))
 
     def _take_checkpoint(self, message: dict[str, Any]) -> None:
-        try:
-            self._shelf.put(message, metrics=self.journal.metrics)
-        except OSError as error:
-            text = f"The checkpoint of step {message['step']} could not be kept: {error}."
-            self._add(NewEvent("message", text, "warn"))
+        self._shelf.put(message, metrics=self.journal.metrics, then=partial(self._note_checkpoint, message["step"]))
+
+    def _note_checkpoint(self, step: int, error: OSError | None) -> None:
+        if error is not None:
+            self._add(NewEvent("message", f"The checkpoint of step {step} could not be kept: {error}.", "warn"))
         self._beat_at = min(self._beat_at, self._last_beat + SOON_SECONDS)
 
     def _take_sample(self, message: dict[str, Any]) -> None:
         path = Path(message["path"])
+        put = partial(self._storage.link, path, sample_key(self.claim.job_id, self.claim.fence, path.name))
+        self.errands.send(put, then=partial(self._note_sample, message, path.name))
+
+    def _note_sample(self, message: dict[str, Any], name: str, answer: Answer[None]) -> None:
         try:
-            self._storage.link(path, sample_key(self.claim.job_id, self.claim.fence, path.name))
+            answer()
         except OSError as error:
             text = f"What {message['name']} shows at step {message['step']} could not be kept: {error}."
             self._add(NewEvent("message", text, "warn"))
             return
         told = {name: message[name] for name in ("name", "step", "media_type", "bytes", "sha256")}
-        self._add(NewEvent("sample", message["caption"], data={**told, "path": path.name}))
+        self._add(NewEvent("sample", message["caption"], data={**told, "path": name}))
 
     def _take_ending(self, message: dict[str, Any]) -> None:
         self.ending = message
@@ -278,39 +310,50 @@ class Supervisor:
         self._stopping.begin(grace=self._settings.stop_seconds)
 
     def _place_inputs(self) -> None:
-        """Answer what the spec names with where it lies."""
+        """Have what the spec names brought to where the trainer can read it, and tell it where that is."""
         try:
-            self._tell(self._second_order(self._wanted or {}))
+            found, saved = self._resolve(self._wanted or {})
         except AWAY:
             self._place_at = time.monotonic() + RETRY_SECONDS
-        except (NotFound, OSError) as error:
-            other = refusal_of(error) or WeightworksError(f"cannot place the inputs: {error}")
-            reason = error if isinstance(error, NotFound) else other
-            retry = isinstance(error, OSError)
-            self.ending = {"type": "failed", "error": reason.as_dict(), "is_retryable": retry}
-            self._place_at = NEVER
-            self._stopping.kill()
+        except NotFound as error:
+            self._give_up(error, is_retryable=False)
         else:
             self._place_at = NEVER
+            self.errands.send(partial(self._bring, found, saved), then=self._order)
 
-    def _second_order(self, wanted: dict[str, Any]) -> dict[str, Any]:
+    def _resolve(self, wanted: dict[str, Any]) -> tuple[Mapping[str, FileInput | ModelInput], list[Saved]]:
         claim, files, models = self.claim, wanted["files"], wanted["models"]
         with self.journal.read() as session:
             found = resolve_references(
                 session, project_id=claim.project_id, job_id=claim.job_id, files=files, models=models
             )
-            rows = latest_checkpoints(session, claim.job_id)
+            saved = [Saved(row.key, row.step, row.sha256) for row in latest_checkpoints(session, claim.job_id)]
         self.lineage.update(lineage_of(found))
+        return found, saved
+
+    def _bring(self, found: Mapping[str, FileInput | ModelInput], saved: Sequence[Saved]) -> dict[str, Any]:
+        """Beside the loop: what may take as long as the network needs for the data."""
         return {
-            "type": "order",
             "inputs": place_inputs(found, storage=self._storage, folder=self._folder / "inputs"),
-            "folder": str(self._folder),
-            "max_unpacked_bytes": self._settings.max_unpacked_bytes,
-            "checkpoints": [
-                {"path": str(self._storage.path(row.key)), "sha256": row.sha256, "step": row.step} for row in rows
-            ],
-            "lineage": self.lineage,
+            "checkpoints": place_checkpoints(saved, storage=self._storage, folder=self._folder / "resume"),
         }
+
+    def _order(self, answer: Answer[dict[str, Any]]) -> None:
+        try:
+            places = answer()
+        except NotFound as error:
+            self._give_up(error, is_retryable=False)
+        except OSError as error:
+            reason = refusal_of(error) or WeightworksError(f"cannot place the inputs: {error}")
+            self._give_up(reason, is_retryable=True)
+        else:
+            told = {"folder": str(self._folder), "max_unpacked_bytes": self._settings.max_unpacked_bytes}
+            self._tell({"type": "order", **places, **told, "lineage": self.lineage})
+
+    def _give_up(self, reason: WeightworksError, *, is_retryable: bool) -> None:
+        self.ending = {"type": "failed", "error": reason.as_dict(), "is_retryable": is_retryable}
+        self._place_at = NEVER
+        self._stopping.kill()
 
     # Time.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 from urllib.parse import quote, urlsplit
 
 import obstore
@@ -17,6 +17,10 @@ from core.settings import Settings
 from core.storage.failures import explained
 from core.storage.folders import Found
 from core.storage.signing import Keys, presign
+
+if TYPE_CHECKING:  # obstore has these types for the checker only
+    from obstore import ObjectMeta
+    from obstore.store import S3Config
 
 PART_BYTES = 8 * 2**20
 AT_ONCE = 4  # parts on their way; so many are in memory
@@ -110,14 +114,14 @@ class Bucket:
         return sorted(key.rpartition("/")[2] for key in keys)
 
     def address(self, method: str, key: str, *, disposition: str, media_type: str) -> str:
-        """Where an object answers GET or HEAD for a while without any key, with this Content-Disposition and media type.
+        """Where an object answers GET or HEAD for a while without any key, with these headers.
 
         With a role instead of keys it goes by the object's own.
         """
         place = self._place
         if place.keys is None:
-            signed: str = obstore.sign(self._store, method, key, timedelta(seconds=self._seconds))  # type: ignore[call-overload]  # methods are literals there
-            return signed
+            what = cast(Literal["GET", "HEAD"], method)
+            return obstore.sign(self._store, what, key, timedelta(seconds=self._seconds))
         path = quote(f"{place.bucket}/{place.prefix}/{key}".replace("//", "/"), safe="/-_.~")
         told = {"response-content-disposition": disposition, "response-content-type": media_type}
         return presign(
@@ -132,15 +136,16 @@ class Bucket:
 
 
 def _store(place: Place) -> S3Store:
-    given = {}
+    config: dict[str, Any] = {"endpoint": place.endpoint, "region": place.region}
+    config["disable_bulk_delete"] = True  # not every storage that speaks S3 knows it
     if place.keys is not None:
-        given = {"access_key_id": place.keys.access_key_id, "secret_access_key": place.keys.secret_access_key}
+        config |= {"access_key_id": place.keys.access_key_id, "secret_access_key": place.keys.secret_access_key}
         if place.keys.session_token:
-            given["session_token"] = place.keys.session_token
+            config["session_token"] = place.keys.session_token
     return S3Store(
         place.bucket,
         prefix=place.prefix or None,
-        config={"endpoint": place.endpoint, "region": place.region, "disable_bulk_delete": True, **given},  # type: ignore[typeddict-item]  # a part of it is built above
+        config=cast("S3Config", config),
         client_options={
             "allow_http": place.endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
@@ -150,6 +155,6 @@ def _store(place: Place) -> S3Store:
     )
 
 
-def _found(told: obstore.ObjectMeta) -> Found:
+def _found(told: ObjectMeta) -> Found:
     moment = told["last_modified"].timestamp()
     return Found(told["path"], told["size"], moment, f"{told['e_tag']} {moment}")

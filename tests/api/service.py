@@ -24,7 +24,7 @@ from core.jobs.events import NewEvent, added_events, as_row
 from core.jobs.models import Base, new_id
 from core.jobs.status import Asked
 from core.progress import Publisher
-from core.storage import Storage, artifact_key, checkpoint_key
+from core.storage import DiskStorage, artifact_key, checkpoint_key
 from tests.api.schema import Schema
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ class Service:
     api: Api
     other_api: Api
     database: Database
-    storage: Storage
+    storage: DiskStorage
     publisher: Publisher
     schema: Schema
     tracebacks: int = 0  # how many the tests provoked
@@ -115,7 +115,7 @@ def serving(folder: Path, redis_url: str, count: int, **changes: str) -> Iterato
     database = Database(f"sqlite:///{folder}/jobs.sqlite3")
     Base.metadata.create_all(database.engine)
     parent, apis = start_apis(folder, redis_url, count, **changes)
-    publisher, storage = Publisher(redis_url), Storage(folder / "storage")
+    publisher, storage = Publisher(redis_url), DiskStorage(folder / "storage")
     schema = Schema(httpx.get(f"{apis[0].base_url}/openapi.json", timeout=30).json())
     service = Service(folder, apis[0], apis[-1], database, storage, publisher, schema)
     yield service

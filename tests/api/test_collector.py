@@ -12,7 +12,6 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from core.inventory import files_below
 from core.jobs import leases
 from core.jobs.events import NewEvent
 from core.jobs.inputs import ModelInput
@@ -70,7 +69,7 @@ def age(service: Service, job_id: str, days: float) -> None:
 
 
 def files_of(service: Service, *folders: str) -> set[str]:
-    return {found.key for folder in folders for found in files_below(service.storage, folder)}
+    return {found.key for folder in folders for found in service.storage.files_below(folder)}
 
 
 def test_what_nothing_points_to_goes_and_all_else_stays(

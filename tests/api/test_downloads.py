@@ -23,6 +23,7 @@ from api.archives import send_archive
 from api.downloads import Download, send
 from api.outlet import ZERO_COPY, Outlet
 from api.serving import Protocol
+from core.storage.disk import StoredFile
 from tests.api.service import wait_for
 
 CONTENT = os.urandom(24 * 2**20)
@@ -53,7 +54,7 @@ class Site:
         if request.url.path == "/tar":
             return send_archive(request, [self.file, self.file], name="all", time=0)
         if request.url.path == "/short":
-            return send(request, Download(self.file.path, "short", len(CONTENT) + 1, self.file.sha256))
+            return send(request, Download(self.file.content, "short", len(CONTENT) + 1, self.file.sha256))
         return send(request, self.file)
 
     def connect(self) -> socket.socket:
@@ -65,7 +66,7 @@ class Site:
 def site(request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Site]:
     path = tmp_path / "weights"
     path.write_bytes(CONTENT)
-    site = Site(Download(path, "weights", len(CONTENT), hashlib.sha256(CONTENT).hexdigest()))
+    site = Site(Download(StoredFile(path), "weights", len(CONTENT), hashlib.sha256(CONTENT).hexdigest()))
     options = {"http": Protocol, "loop": request.param, "lifespan": "off", "log_config": None, "access_log": False}
     server = uvicorn.Server(uvicorn.Config(site, **options))
     listener = socket.create_server(("127.0.0.1", 0))

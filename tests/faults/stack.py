@@ -21,7 +21,7 @@ from core.jobs.models import Base, Job
 from core.jobs.status import Status
 from core.progress import Publisher
 from core.queue import make_app
-from core.storage import Storage
+from core.storage import DiskStorage
 from tests.faults.databases import make_database
 from tests.faults.disks import Disks
 from tests.faults.parts import PATIENCE, Apis, Redis, Worker, environment_of, is_alive, until
@@ -54,7 +54,7 @@ class Stack:
         self.skipped: dict[str, str] = {}  # faults that cannot be made here, and why
         self.server = make_database(kind, self.disks.database)
         self.database = Database(self.server.url)
-        self.storage = Storage(self.disks.storage)
+        self.storage = DiskStorage(self.disks.storage)
         self.publisher = Publisher(self.redis.url)
         self.queue = make_app(self.redis.url)
         self.environment = {

@@ -17,7 +17,6 @@ import httpx
 import numpy as np
 from sqlalchemy import select
 
-from core.inventory import files_below
 from core.jobs.models import File
 from core.storage import file_key
 from tests.faults.parts import until
@@ -98,7 +97,7 @@ def half_stored(stack: Stack) -> list[str]:
     """Files without their whole content, and contents that are not what their name says."""
     rows: list[tuple[str, str]] = stack.read(lambda session: session.execute(select(File.id, File.sha256)).all())
     wrong = [f"{file_id} has no content" for file_id, sha256 in rows if not _path(stack, sha256).exists()]
-    for found in files_below(stack.storage, "files"):
+    for found in stack.storage.files_below("files"):
         path = stack.storage.path(found.key)
         if len(path.name) == 64:
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:

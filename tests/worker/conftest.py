@@ -23,7 +23,7 @@ from core.jobs.models import Base, Checkpoint, Event, File, Job, Project, new_id
 from core.jobs.status import TERMINAL, Status
 from core.progress import Publisher
 from core.queue import LOOK, QUEUES, make_app
-from core.storage import Storage, file_key
+from core.storage import DiskStorage, file_key
 
 PROJECT = "proj-test"
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ class Service:
     def __init__(self, folder: Path, redis_url: str) -> None:
         self.folder = folder
         self.database = Database(f"sqlite:///{folder}/jobs.sqlite3")
-        self.storage = Storage(folder / "storage")
+        self.storage = DiskStorage(folder / "storage")
         self.publisher = Publisher(redis_url)
         self.queue = make_app(redis_url)
         self.workers: list[subprocess.Popen[bytes]] = []

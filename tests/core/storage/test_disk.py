@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from core.errors import InvalidData
-from core.storage import Storage, refusal_of
+from core.storage import DiskStorage, refusal_of
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_users_wrote_is_no_full_disk() -> None:
 
 
 def test_a_key_that_cannot_be_linked_leaves_nothing(tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
+    storage = DiskStorage(tmp_path)
     (tmp_path / "taken" / "inside").mkdir(parents=True)
     (tmp_path / "source").write_text("content")
     with pytest.raises(OSError, match="taken"):
