@@ -35,7 +35,7 @@ def collect_orphans(server: Server, collected: Collected) -> None:
     _collect_parts(server, collected, before)
     _collect_contents(server, collected, before)
     _collect_jobs(server, collected, before)
-    collected.add("announcements", count=server.storage.collect(before))
+    collected.add("unfinished objects", count=server.storage.collect(before))
 
 
 def _collect_incoming(server: Server, collected: Collected, before: float) -> None:

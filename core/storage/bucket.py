@@ -1,14 +1,11 @@
-"""A bucket that speaks S3, below one prefix: what we ask of it, and whom we are."""
+"""A bucket that speaks S3, below one prefix: what we ask of it."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
-from urllib.parse import quote, urlsplit
 
 import obstore
 from obstore.store import S3Store
@@ -16,7 +13,8 @@ from obstore.store import S3Store
 from core.settings import Settings
 from core.storage.failures import explained
 from core.storage.folders import Found
-from core.storage.signing import Keys, presign
+from core.storage.place import Place
+from core.storage.unfinished import abort_unfinished
 
 if TYPE_CHECKING:  # obstore has these types for the checker only
     from obstore import ObjectMeta
@@ -27,38 +25,6 @@ AT_ONCE = 4  # parts on their way; so many are in memory
 MAX_PARTS = 9_000  # S3 takes 10,000
 CONNECT_SECONDS, REQUEST_SECONDS, RETRY_SECONDS = 5, 30, 15
 RETRIES = 4
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a bucket is, and what it is asked with; `keys` None: with a role that the machine has."""
-
-    bucket: str
-    prefix: str
-    endpoint: str
-    public_endpoint: str
-    region: str
-    keys: Keys | None
-
-    @classmethod
-    def of(cls, settings: Settings, environment: Mapping[str, str]) -> Place:
-        """As the settings say, or else what AWS' own tools read from the environment."""
-        where = urlsplit(settings.storage_url)
-        region = settings.s3_region or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-        region = region or "us-east-1"
-        named = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-        endpoint = (settings.s3_endpoint_url or named or f"https://s3.{region}.amazonaws.com").rstrip("/")
-        public = (settings.s3_public_endpoint_url or endpoint).rstrip("/")
-        return cls(where.netloc, where.path.strip("/"), endpoint, public, region, _keys(settings, environment))
-
-
-def _keys(settings: Settings, environment: Mapping[str, str]) -> Keys | None:
-    if settings.s3_access_key_id and settings.s3_secret_access_key:
-        return Keys(settings.s3_access_key_id, settings.s3_secret_access_key.get_secret_value())
-    if environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"):
-        token = environment.get("AWS_SESSION_TOKEN")
-        return Keys(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], token)
-    return None
 
 
 class Bucket:
@@ -118,21 +84,15 @@ class Bucket:
 
         With a role instead of keys it goes by the object's own.
         """
-        place = self._place
-        if place.keys is None:
+        if self._place.keys is None:
             what = cast(Literal["GET", "HEAD"], method)
             return obstore.sign(self._store, what, key, timedelta(seconds=self._seconds))
-        path = quote(f"{place.bucket}/{place.prefix}/{key}".replace("//", "/"), safe="/-_.~")
         told = {"response-content-disposition": disposition, "response-content-type": media_type}
-        return presign(
-            method,
-            f"{place.public_endpoint}/{path}",
-            keys=place.keys,
-            region=place.region,
-            seconds=self._seconds,
-            query=told,
-            now=time.time(),
-        )
+        return self._place.signed(method, self._place.key(key), told, seconds=self._seconds, is_public=True)
+
+    def abort_unfinished(self, before: float) -> int:
+        """Abort uploads in parts that were begun before this time; answers how many."""
+        return abort_unfinished(self._place, before=before)
 
 
 def _store(place: Place) -> S3Store:

@@ -23,6 +23,7 @@ LEAVING = "leaving"
 LEAVE_SECONDS = 15  # whoever announced that a content goes has it gone by then, or leaves it
 WAIT_SECONDS = 90  # an announcement this old is a dead one's
 LOOK_SECONDS = 0.2
+UPLOAD_SECONDS = 24 * 3600  # the longest that a whole upload is thought to take
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class ObjectStorage(Storage):
         return False
 
     def collect(self, before: float) -> int:
-        """Remove what processes that were killed had announced."""
+        """Remove what processes that were killed had announced, and what they had begun to upload in parts."""
         old = [found.key for found in self._bucket.below(LEAVING) if found.changed_at < before]
         self._bucket.delete(old)
-        return len(old)
+        return len(old) + self._bucket.abort_unfinished(before - UPLOAD_SECONDS)

@@ -24,13 +24,22 @@ def test_the_table_says_what_the_code_says() -> None:
 
 
 def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {int: "7", float: "7", bool: "false"}
     for name, field in Settings.model_fields.items():
-        value = "7" if field.annotation in (int, float) else f"postgresql:/{name}"
-        monkeypatch.setenv(f"WEIGHTWORKS_{name.upper()}", value)
+        monkeypatch.setenv(f"WEIGHTWORKS_{name.upper()}", values.get(field.annotation, f"postgresql:/{name}"))
     read = Settings()
     assert (read.lease_seconds, read.max_attempts, read.storage_url) == (7.0, 7, "postgresql:/storage_url")
-    assert str(read.admin_key) == "**********"
-    assert "admin_key" not in str(read).replace("admin_key=SecretStr('**********')", "")
+    assert not read.s3_redirects
+    assert str(read.admin_key) == str(read.s3_secret_access_key) == "**********"
+    for name in ("admin_key", "s3_secret_access_key"):
+        assert f"/{name}" not in str(read)
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "gs://bucket", "http://host/bucket"])
+def test_a_storage_that_names_no_place_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("WEIGHTWORKS_STORAGE_URL", url)
+    with pytest.raises(ValueError, match=r"s3://BUCKET"):
+        Settings()
 
 
 def test_secrets_are_read_from_a_folder_and_the_environment_comes_first(
