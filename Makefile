@@ -5,10 +5,10 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test life faults soak check lint fuzz quality bench bench-setup docs format lock clean
+.PHONY: help setup demo up secrets test compose-test life faults soak check lint fuzz quality bench bench-setup docs format lock clean
 
 help: ## Say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 15
 
 setup: $(STAMP) ## Make .venv with the exact versions of requirements.lock
 
@@ -27,8 +27,14 @@ demo: $(STAMP) ## Pretrain, fine-tune and distil on real images, word vectors on
 up: $(STAMP) ## Run Weightworks on this machine until Ctrl-C
 	$(BIN)/weightworks up
 
+secrets: ## Write the secrets that docker-compose.yml needs into secrets/, once
+	@sh deploy/secrets.sh secrets
+
 test: lint ## All checks and all tests
 	$(BIN)/python -m pytest -q --durations=15
+
+compose-test: $(STAMP) ## Build and start the containers, train through them, kill some in mid-job, and remove them
+	$(BIN)/python -m tests.compose
 
 life: $(STAMP) ## Live LIVES (500) random lives of jobs against each database, and hold each to what must hold
 	LIFE_EXAMPLES=$(or $(LIVES),500) $(BIN)/python -m pytest -q tests/core/jobs/test_life.py
