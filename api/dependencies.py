@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from api.announcing import Announcer
+from api.gathering import Gatherer
 from api.inspecting import Inspector
 from api.limiting import Buckets, network_of
 from api.reading import EventReader
@@ -19,12 +20,16 @@ from api.stopping import Stopping
 from core.errors import Forbidden, Unauthenticated
 from core.jobs.database import Database
 from core.jobs.events import added_events
-from core.jobs.keys import DEFAULT_PROJECT, find_key
+from core.jobs.keys import DEFAULT_PROJECT, Holder, find_keys
 from core.jobs.status import Role
 from core.jobs.store import Order
 from core.progress import Publisher, Tail
 from core.settings import Settings
 from core.storage import Storage
+
+if TYPE_CHECKING:
+    from api.schemas import JobObject
+    from api.submitting import Submission
 
 
 @dataclass
@@ -40,12 +45,21 @@ class Server:
     reader: EventReader
     inspector: Inspector
     stopping: Stopping
+    holders: Gatherer[str, Holder | None]  # of keys that are shown
+    submissions: Gatherer[Submission, JobObject]
     requests: Buckets  # by key
     strangers: Buckets  # by address: of those who show no key that is known
 
     def announce(self, session: Session, *, wake: Sequence[str] = ()) -> None:
         """After a commit: publish the events that the transaction wrote, and wake a worker for each device."""
         self.announcer.announce(added_events(session), wake)
+
+
+def find_holders(database: Database, secrets: Sequence[str]) -> list[Holder | None]:
+    """Who holds each of these keys, if it is known."""
+    with database.read() as session:
+        found = find_keys(session, secrets)
+    return [found.get(secret) for secret in secrets]
 
 
 @dataclass(frozen=True)
@@ -89,23 +103,21 @@ def _address(request: Request) -> str:
     return network_of(request.client.host) if request.client else ""
 
 
-def caller_with(needed: Role) -> Callable[..., Caller]:
+def caller_with(needed: Role) -> Callable[..., Awaitable[Caller]]:
     """A dependency that finds the caller by the key, and refuses one whose role does not include `needed`."""
 
-    def find(
+    async def find(
         request: Request,
         server: Annotated[Server, Depends(get_server)],
         secret: Annotated[str, Depends(shown_key)],
     ) -> Caller:
-        with server.database.read() as session:
-            found = find_key(session, secret)
+        found = await server.holders.ask(secret)
         if found is None:
             server.strangers.take(_address(request))
             raise Unauthenticated("this API key is not known here; it may have been deleted")
-        key, project = found
-        if not key.role.allows(needed):
-            raise Forbidden(f"this needs a key of role '{needed}', and this one's is '{key.role}'")
-        return Caller(key.id, project.id, project.name, key.role)
+        if not found.role.allows(needed):
+            raise Forbidden(f"this needs a key of role '{needed}', and this one's is '{found.role}'")
+        return Caller(found.key_id, found.project_id, found.project_name, found.role)
 
     return find
 

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from api.dependencies import Caller, Server, Writer
 from api.middleware import ARRIVED
-from core.jobs.repeats import Sent, find_sent, remember_sent
+from core.jobs.repeats import Sent, Tries
 from core.jobs.store import find_submission, remember_submission
 
 RETRY_COUNT = "x-stainless-retry-count"  # the openai client's, which sends no Idempotency-Key
@@ -36,10 +36,28 @@ class Envelope:
     retry_count: int
     arrived: float
 
+    def sha256_of(self, body: Any) -> str:
+        """The fingerprint of what was submitted; without a name, of who sent it where, too."""
+        content = f"{self.caller.key_id} {self.path} " if self.key is None else ""
+        return hashlib.sha256((content + json.dumps(body, sort_keys=True)).encode()).hexdigest()
+
     def sent(self, body_sha256: str) -> Sent:
         """A submission without a name, as it can be found again."""
         caller = self.caller
         return Sent(caller.project_id, caller.key_id, body_sha256, self.retry_count, self.arrived)
+
+    def find(self, session: Session, tries: Tries, body_sha256: str) -> str | None:
+        """What this submission made before; raises Conflict where the key came with another body."""
+        if self.key is not None:
+            return find_submission(session, self.caller.project_id, self.key, body_sha256)
+        return tries.find(self.sent(body_sha256))
+
+    def remember(self, session: Session, tries: Tries, body_sha256: str, made: str) -> None:
+        """Note what it made, to be written by `tries.write`."""
+        if self.key is not None:
+            remember_submission(session, self.caller.project_id, self.key, body_sha256, made, now=tries.now)
+        else:
+            tries.remember(self.sent(body_sha256), made)
 
 
 async def opened(request: Request, caller: Writer, idempotency_key: IdempotencyKey = None) -> Envelope:
@@ -63,8 +81,7 @@ def submit_once(server: Server, envelope: Envelope, body: Any, make: Callable[[S
     Answers that id, and the session, for the events that it wrote. Raises Conflict where the Idempotency-Key came with
     another body.
     """
-    content = f"{envelope.caller.key_id} {envelope.path} " if envelope.key is None else ""
-    body_sha256 = hashlib.sha256((content + json.dumps(body, sort_keys=True)).encode()).hexdigest()
+    body_sha256 = envelope.sha256_of(body)
     try:
         return _submit(server, envelope, body_sha256, make)
     except IntegrityError:
@@ -78,18 +95,10 @@ def _submit(
     server: Server, envelope: Envelope, body_sha256: str, make: Callable[[Session], str]
 ) -> tuple[str, Session]:
     with server.database.write() as session:
-        known = _find(session, envelope, body_sha256)
-        if known is not None:
-            return known, session
-        made = make(session)
-        if envelope.key is None:
-            remember_sent(session, envelope.sent(body_sha256), made)
-        else:
-            remember_submission(session, envelope.caller.project_id, envelope.key, body_sha256, made)
+        tries = Tries(session, [envelope.sent(body_sha256)] if envelope.key is None else [])
+        made = envelope.find(session, tries, body_sha256)
+        if made is None:
+            made = make(session)
+            envelope.remember(session, tries, body_sha256, made)
+        tries.write()
     return made, session
-
-
-def _find(session: Session, envelope: Envelope, body_sha256: str) -> str | None:
-    if envelope.key is None:
-        return find_sent(session, envelope.sent(body_sha256))
-    return find_submission(session, envelope.caller.project_id, envelope.key, body_sha256)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,7 +17,8 @@ from fastapi_offline import FastAPIOffline
 from api import problems, uploads
 from api.announcing import Announcer
 from api.collector import collect_forever
-from api.dependencies import Server
+from api.dependencies import Server, find_holders
+from api.gathering import Gatherer
 from api.inspecting import Inspector
 from api.limiting import BURST_SECONDS, Buckets
 from api.middleware import Surroundings
@@ -37,6 +39,7 @@ from api.routes import (
 )
 from api.routes import uploads as upload_routes
 from api.stopping import Stopping
+from api.submitting import Submissions
 from api.sweeper import sweep_forever
 from core import queue
 from core.jobs.database import Database
@@ -115,16 +118,19 @@ def make_server(config: Settings) -> Server:
         with database.write() as session:
             ensure_admin_key(session, config.admin_key.get_secret_value())
     publisher = Publisher(config.redis_url)
+    announcer = Announcer(publisher, queue.wake)
     return Server(
         settings=config,
         database=database,
         storage=open_storage(config),
         publisher=publisher,
-        announcer=Announcer(publisher, queue.wake),
+        announcer=announcer,
         tail=Tail(config.redis_url),
         reader=EventReader(database, publisher),
         inspector=Inspector(config),
         stopping=Stopping(),
+        holders=Gatherer(partial(find_holders, database), name="holders"),
+        submissions=Gatherer(Submissions(database, announcer, config), name="submissions"),
         requests=Buckets(rate=config.requests_per_second, burst=config.request_burst),
         strangers=Buckets(rate=config.refusals_per_second, burst=BURST_SECONDS * config.refusals_per_second),
     )
@@ -134,6 +140,8 @@ async def close_server(server: Server) -> None:
     """Say what is still to be said, then close all connections."""
     server.stopping.close()
     server.inspector.close()
+    server.submissions.close()
+    server.holders.close()
     server.announcer.close()
     server.reader.close()
     await server.tail.close()

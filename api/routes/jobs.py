@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Body, Query, Request
-from sqlalchemy.orm import Session
 
 from api import measuring, submission
 from api.dependencies import PageDep, Reader, ServerDep, Writer
-from api.idempotency import Submitter, submit_once
+from api.idempotency import Submitter
 from api.presenting import job_object, job_objects, page_of
 from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
+from api.submitting import Submission
 from core.catalog import job_spec
 from core.jobs import store
 from core.jobs.inputs import FileInput, ModelInput
@@ -28,17 +28,9 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.post("", status_code=202)
-def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, envelope: Submitter) -> JobObject:
+async def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, envelope: Submitter) -> JobObject:
     """Submit a job: a method, a data set, and what the method's spec allows."""
-
-    def make(session: Session) -> str:
-        checked = submission.check_submission(session, caller.project_id, spec)
-        admit_jobs(session, caller.project_id, devices=[spec.device], defaults=Quotas.of_server(server.settings))
-        return submission.submit(session, caller.project_id, checked, max_attempts=server.settings.max_attempts).id
-
-    job_id, session = submit_once(server, envelope, spec.model_dump(mode="json"), make)
-    server.announce(session, wake=[spec.device])
-    return _job(server, caller, job_id)
+    return await server.submissions.ask(Submission(envelope, spec))
 
 
 @router.post("/preview")

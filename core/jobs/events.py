@@ -54,8 +54,15 @@ def add_event(session: Session, job_id: str, *, fence: int, event: NewEvent) -> 
     return row
 
 
+def add_first_event(session: Session, job_id: str, event: NewEvent, *, now: float) -> None:
+    """Begin the stream of a new job, whose row is written already; the next flush writes it."""
+    row = as_row(job_id, 0, 1, event, now=now)
+    session.add(row)
+    session.info.setdefault("events", []).append(row)
+
+
 def added_events(session: Session) -> list[Event]:
-    """What `add_event` wrote in this session: to be published once the transaction is committed."""
+    """What `add_event` and `add_first_event` wrote in this session: to be published once it is committed."""
     return list(session.info.get("events", []))
 
 

@@ -67,7 +67,9 @@ def list_files(
 
 def lock_file(session: Session, project_id: str, file_id: str, *, param: str) -> File:
     """The project's file, which nobody deletes until the transaction ends; raises NotFound."""
-    session.get(File, file_id, with_for_update={"read": True})
+    locked: dict[str, File | None] = session.info.setdefault("locked_files", {})
+    if file_id not in locked:  # held here, too, since a session forgets what nobody else holds
+        locked[file_id] = session.get(File, file_id, with_for_update={"read": True})
     return get_file(session, project_id, file_id, param=param)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -25,14 +27,25 @@ def create_key(session: Session, project_id: str, *, name: str, role: Role) -> t
     return _add_key(session, project_id, secret, name=name, role=role), secret
 
 
-def find_key(session: Session, secret: str) -> tuple[ApiKey, Project] | None:
-    """The row of a key that someone shows, and its project.
+@dataclass(frozen=True)
+class Holder:
+    """Whose key it is, and what it may do."""
 
-    It is looked up by its hash: how long that takes says nothing of the key.
+    key_id: str
+    role: Role
+    project_id: str
+    project_name: str
+
+
+def find_keys(session: Session, secrets: Collection[str]) -> dict[str, Holder]:
+    """Who holds each of these keys that someone shows; one that is not known is missing.
+
+    They are looked up by their hashes: how long that takes says nothing of the keys.
     """
-    query = select(ApiKey, Project).join(Project, Project.id == ApiKey.project_id).where(ApiKey.sha256 == _hash(secret))
-    row = session.execute(query).one_or_none()
-    return None if row is None else (row[0], row[1])
+    shown = {_hash(secret): secret for secret in secrets}
+    columns = select(ApiKey.sha256, ApiKey.id, ApiKey.role, Project.id, Project.name)
+    query = columns.join(Project, Project.id == ApiKey.project_id).where(ApiKey.sha256.in_(shown))
+    return {shown[row[0]]: Holder(row[1], row[2], row[3], row[4]) for row in session.execute(query)}
 
 
 def get_key(session: Session, project_id: str, key_id: str, *, param: str = "key_id") -> ApiKey:
@@ -91,7 +104,7 @@ def list_projects(
 
 def ensure_admin_key(session: Session, secret: str) -> None:
     """Let `secret` be a key of role admin in the project `default`, whether or not it was one before."""
-    if find_key(session, secret) is not None:
+    if find_keys(session, [secret]):
         return
     project = project_named(session, DEFAULT_PROJECT)
     try:

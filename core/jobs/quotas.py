@@ -124,7 +124,8 @@ def admit_bytes(session: Session, project_id: str, *, more: int, defaults: Quota
 
 def _lock_quotas(session: Session, project_id: str, defaults: Quotas) -> Quotas:
     """The project's quotas; if it has any, whoever else checks them waits until the transaction ends."""
-    project = session.get_one(Project, project_id)
+    known: dict[str, Project] = session.info.setdefault("projects", {})  # a session forgets what nobody else holds
+    project = known.get(project_id) or known.setdefault(project_id, session.get_one(Project, project_id))
     quotas = defaults.of(project)
     if quotas != UNLIMITED:
         session.refresh(project, with_for_update={"key_share": True})

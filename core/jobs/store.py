@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs.database import read_clock
-from core.jobs.events import NewEvent, add_event
+from core.jobs.events import NewEvent, add_event, add_first_event
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, IdempotencyKey, Job, Pipeline, new_id
 from core.jobs.status import TERMINAL, Status
 from core.spec import MethodSpec
@@ -25,11 +25,26 @@ def create_job(
     spec: MethodSpec,
     max_attempts: int,
     needs: Mapping[str, str] | None = None,
+    **pipeline: str | None,
+) -> Job:
+    """Write a queued job. `needs`: the spec's field to the id of the job whose weights it takes."""
+    now = read_clock(session)
+    job = new_job(project_id=project_id, spec=spec, max_attempts=max_attempts, now=now, **pipeline)
+    write_jobs(session, [(job, needs or {})], now=now)
+    return job
+
+
+def new_job(
+    *,
+    project_id: str,
+    spec: MethodSpec,
+    max_attempts: int,
+    now: float,
     pipeline_id: str | None = None,
     pipeline_step: str | None = None,
 ) -> Job:
-    """Write a queued job. `needs`: the spec's field to the id of the job whose weights it takes."""
-    job = Job(
+    """A queued job that is not written yet. `now`: by the database's clock."""
+    return Job(
         id=new_id("job"),
         project_id=project_id,
         method=spec.method,
@@ -39,8 +54,8 @@ def create_job(
         device=spec.device,
         priority=spec.priority,
         status=Status.QUEUED,
-        created_at=int(read_clock(session)),
-        claimable_at=read_clock(session),
+        created_at=int(now),
+        claimable_at=now,
         fence=0,
         attempt=0,
         max_attempts=max_attempts,
@@ -49,14 +64,21 @@ def create_job(
         pipeline_id=pipeline_id,
         pipeline_step=pipeline_step,
     )
-    session.add(job)
+
+
+def write_jobs(session: Session, jobs: Sequence[tuple[Job, Mapping[str, str]]], *, now: float) -> None:
+    """Write new jobs, each with what it needs, and their first events: a statement a table, however many they are."""
+    session.add_all(job for job, _ in jobs)
     session.flush()
-    for field, needed in (needs or {}).items():
-        get_job(session, project_id, needed, param=field)
-        session.add(Dependency(job_id=job.id, field=field, needs_id=needed))
-    _tell_status(session, job, "The job waits for a worker.")
-    fail_dependents_of_lost(session, job)
-    return job
+    for job, needs in jobs:
+        for field, needed in needs.items():
+            get_job(session, job.project_id, needed, param=field)
+            session.add(Dependency(job_id=job.id, field=field, needs_id=needed))
+        add_first_event(session, job.id, _status_event(job, "The job waits for a worker."), now=now)
+    session.flush()
+    for job, needs in jobs:
+        if needs:
+            fail_dependents_of_lost(session, job)
 
 
 def get_job(
@@ -212,8 +234,11 @@ def _fail_for(session: Session, job: Job, needed: Job) -> None:
 
 def _tell_status(session: Session, job: Job, message: str, *, level: str = "info") -> None:
     session.flush()
-    event = NewEvent("status", message, level, {"status": job.status.value, "attempt": job.attempt})
-    add_event(session, job.id, fence=job.fence, event=event)
+    add_event(session, job.id, fence=job.fence, event=_status_event(job, message, level=level))
+
+
+def _status_event(job: Job, message: str, *, level: str = "info") -> NewEvent:
+    return NewEvent("status", message, level, {"status": job.status.value, "attempt": job.attempt})
 
 
 def needs_of(session: Session, job_id: str) -> dict[str, Job]:
@@ -279,15 +304,12 @@ def find_submission(session: Session, project_id: str, key: str, body_sha256: st
     return row.resource_id
 
 
-def remember_submission(session: Session, project_id: str, key: str, body_sha256: str, resource_id: str) -> None:
-    """Note what this Idempotency-Key made, in the same transaction."""
+def remember_submission(
+    session: Session, project_id: str, key: str, body_sha256: str, resource_id: str, *, now: float
+) -> None:
+    """Note what this Idempotency-Key made, to be written in the same transaction."""
     session.add(
         IdempotencyKey(
-            project_id=project_id,
-            key=key,
-            body_sha256=body_sha256,
-            resource_id=resource_id,
-            created_at=int(read_clock(session)),
+            project_id=project_id, key=key, body_sha256=body_sha256, resource_id=resource_id, created_at=int(now)
         )
     )
-    session.flush()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
@@ -70,6 +70,11 @@ def workforce(session: Session, *, beat_seconds: float) -> Workforce:
         draining=len(draining),
         draining_with_gpu=sum(one.has_gpu for one in draining),
     )
+
+
+def count_living(session: Session, *, beat_seconds: float) -> int:
+    """How many workers have told of themselves a moment ago."""
+    return session.scalar(select(func.count()).select_from(WorkerSlot).where(~_is_gone(beat_seconds))) or 0
 
 
 def has_gone_workers(session: Session, *, beat_seconds: float) -> bool:

@@ -65,7 +65,10 @@ class Pair:
 
             def end() -> bytes:
                 opened.sendall(body)
-                return opened.recv(65536)
+                answer = opened.recv(65536)
+                while not answer.partition(b"\r\n\r\n")[2]:  # the head may come by itself
+                    answer += opened.recv(65536)
+                return answer
 
             yield end
 

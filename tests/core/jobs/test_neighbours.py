@@ -132,14 +132,13 @@ def test_keys_are_found_by_what_they_are_and_kept_as_a_hash(database: Database) 
     with database.write() as session:
         row, secret = keys.create_key(session, PROJECT, name="robot", role=Role.WRITE)
     with database.read() as session:
-        found, project = keys.find_key(session, secret)
-        assert (found.id, project.name) == (row.id, "test")
-        assert keys.find_key(session, secret + "x") is None
+        found = keys.find_keys(session, [secret, secret + "x"])
+        assert found == {secret: keys.Holder(row.id, Role.WRITE, PROJECT, "test")}
         assert secret not in str(vars(session.get(ApiKey, row.id)))
     with database.write() as session:
         keys.delete_key(session, PROJECT, row.id)
     with database.read() as session:
-        assert keys.find_key(session, secret) is None
+        assert keys.find_keys(session, [secret]) == {}
 
 
 def test_the_admin_key_is_made_once_by_however_many_processes(database: Database) -> None:
@@ -150,8 +149,8 @@ def test_the_admin_key_is_made_once_by_however_many_processes(database: Database
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(start, range(6)))
     with database.read() as session:
-        key, project = keys.find_key(session, "ww-admin")
-        assert (key.role, project.name) == (Role.ADMIN, keys.DEFAULT_PROJECT)
+        holder = keys.find_keys(session, ["ww-admin"])["ww-admin"]
+        assert (holder.role, holder.project_name) == (Role.ADMIN, keys.DEFAULT_PROJECT)
         assert len(session.scalars(select(ApiKey)).all()) == 1
 
 
