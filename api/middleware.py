@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -59,10 +59,10 @@ class Surroundings:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                for name, value in _security_headers(scope["path"]).items():
-                    headers.setdefault(name, value)
+                given: list[tuple[bytes, bytes]] = list(message.get("headers", []))
+                names = {name for name, _ in given}
+                rest = (one for one in _security_headers(scope["path"]) if one[0] not in names)
+                message["headers"] = [*given, (b"x-request-id", request_id.encode()), *rest]
             await send(message)
 
         try:
@@ -91,12 +91,21 @@ class Surroundings:
         await self.app(scope, _limited(receive, limit, self._body_seconds), send)
 
 
-def _security_headers(path: str) -> Mapping[str, str]:
+def _encoded(**more: str) -> list[tuple[bytes, bytes]]:
+    headers = {**SECURITY_HEADERS, **{name.replace("_", "-"): value for name, value in more.items()}}
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+DOCS_HEADERS = _encoded(content_security_policy=f"{PAGES}; frame-ancestors 'none'")
+API_HEADERS = _encoded(cache_control="no-store", content_security_policy=NOTHING)
+OTHER_HEADERS = _encoded(content_security_policy=NOTHING)
+
+
+def _security_headers(path: str) -> list[tuple[bytes, bytes]]:
     """What browsers may do with an answer: of the API's nothing, and keep none of it; of the docs' what they need."""
     if path.startswith("/docs"):
-        return {**SECURITY_HEADERS, "content-security-policy": f"{PAGES}; frame-ancestors 'none'"}
-    kept = {"cache-control": "no-store"} if path.startswith("/v1/") else {}
-    return {**SECURITY_HEADERS, **kept, "content-security-policy": NOTHING}
+        return DOCS_HEADERS
+    return API_HEADERS if path.startswith("/v1/") else OTHER_HEADERS
 
 
 def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
