@@ -122,7 +122,8 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
             return await receive()  # the end of the connection
         started = time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), patience)
+            async with asyncio.timeout(patience):
+                message = await receive()
         except TimeoutError:
             raise HTTPException(408, _too_slow(seconds)) from None
         patience -= time.monotonic() - started

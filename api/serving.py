@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
@@ -23,6 +24,7 @@ from core.settings import settings
 
 HEAD_BYTES = 64 * 1024
 GRACE_SECONDS = 3
+PIECES = "weightworks.pieces"  # where the scope keeps what has come of the body, until the application takes it
 
 
 def run(app: Any, **options: Any) -> None:
@@ -74,7 +76,18 @@ class Protocol(HttpToolsProtocol):
         """The head is whole."""
         self._is_in_head = False
         self._stop_timer()
+        self.scope[PIECES] = []
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body as it came: uvicorn would copy it twice before the application has it."""
+        if (self.parser.should_upgrade() and self._should_upgrade()) or self.cycle.response_complete:
+            return
+        pieces = self.cycle.scope[PIECES]
+        pieces.append(body)
+        if sum(map(len, pieces)) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The body is whole."""
@@ -95,17 +108,23 @@ class Protocol(HttpToolsProtocol):
         """Let the application send files, unless what is sent has to be encrypted here."""
         if not is_ssl(self.transport):
             cycle.scope["extensions"] = {ZERO_COPY: {}}
-            app = partial(self._with_files, cycle, app)
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, partial(self._serve, cycle, app))
 
-    async def _with_files(self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+    async def _serve(self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any) -> None:
+        async def receive_pieces() -> Any:
+            message = await receive()
+            if message["type"] == "http.request":
+                message["body"] = b"".join(scope[PIECES])
+                scope[PIECES].clear()
+            return message
+
         async def send_any(message: Any) -> None:
             if message["type"] != ZERO_COPY:
                 await send(message)
             elif not cycle.disconnected:
                 await self._send_file(cycle, message["file"].fileno(), message["offset"], message["count"])
 
-        await app(scope, receive, send_any)
+        await app(scope, receive_pieces, send_any)
 
     async def _send_file(self, cycle: RequestResponseCycle, file: int, start: int, count: int) -> None:
         """Send a part of an open file as the next part of a body whose length was told."""

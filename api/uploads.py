@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -80,10 +82,11 @@ class Receiver:
         except FormParserError as error:
             raise InvalidRequest(f"the multipart body is malformed: {error}") from None
 
-    def feed(self, chunk: bytes) -> None:
-        """Parse, hash and write a piece of the body; blocking."""
+    def feed(self, pieces: Sequence[bytes]) -> None:
+        """Parse, hash and write the next pieces of the body; blocking."""
         try:
-            self._parser.write(chunk)
+            for piece in pieces:
+                self._parser.write(piece)
         except FormParserError as error:
             raise InvalidRequest(f"the multipart body is malformed: {error}") from None
 
@@ -155,17 +158,26 @@ def safe_name(name: str) -> str:
 
 
 async def receive(request: Request, target: BinaryIO, *, form: Form, limit: int) -> Received:
-    """Read the whole body into `target`; raises InvalidRequest or TooLarge, and then nothing is to be kept."""
+    """Read the whole body into `target`; raises InvalidRequest or TooLarge, and then nothing is to be kept.
+
+    While a thread parses, hashes and writes what came, the next is received.
+    """
     receiver = Receiver(request.headers.get("content-type", ""), target, form=form, limit=limit)
-    pending: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        pending.append(chunk)
-        size += len(chunk)
-        if size >= FLUSH_BYTES:
-            await run_in_threadpool(receiver.feed, b"".join(pending))
-            pending, size = [], 0
-    await run_in_threadpool(receiver.feed, b"".join(pending))
+    pieces: list[bytes] = []
+    size, feeding = 0, asyncio.create_task(run_in_threadpool(receiver.feed, []))
+    try:
+        async for piece in request.stream():
+            pieces.append(piece)
+            size += len(piece)
+            if size >= FLUSH_BYTES:
+                await feeding
+                feeding = asyncio.create_task(run_in_threadpool(receiver.feed, pieces))
+                pieces, size = [], 0
+    finally:
+        # Whatever happens: the target stays open for as long as a thread writes into it.
+        await asyncio.gather(feeding, return_exceptions=True)
+    await feeding
+    await run_in_threadpool(receiver.feed, pieces)
     received = receiver.result()
     await run_in_threadpool(_sync, target)
     return received
