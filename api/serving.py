@@ -76,14 +76,16 @@ class Protocol(HttpToolsProtocol):
         """The head is whole."""
         self._is_in_head = False
         self._stop_timer()
-        self.scope[PIECES] = []
+        scope: Any = self.scope
+        scope[PIECES] = []
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body as it came: uvicorn would copy it twice before the application has it."""
         if (self.parser.should_upgrade() and self._should_upgrade()) or self.cycle.response_complete:
             return
-        pieces = self.cycle.scope[PIECES]
+        scope: Any = self.cycle.scope
+        pieces = scope[PIECES]
         pieces.append(body)
         if sum(map(len, pieces)) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, exists, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, and_
 
 from core.jobs.database import database_now
-from core.jobs.models import Dependency, Job
+from core.jobs.models import Job
 from core.jobs.status import Status
 
 LONGEST_RETRY_SECONDS = 60.0
@@ -19,7 +18,7 @@ def retry_pause(retry_seconds: float, attempt: int) -> float:
 
 def is_claimable() -> ColumnElement[bool]:
     """Whether a queued job can be claimed now, by a worker that has its device, as far as its project may run it."""
-    return and_(Job.status == Status.QUEUED, ~is_backing_off(), ~lacks_weights())
+    return and_(Job.status == Status.QUEUED, ~Job.lacks_weights, ~is_backing_off())
 
 
 def is_backing_off() -> ColumnElement[bool]:
@@ -29,10 +28,3 @@ def is_backing_off() -> ColumnElement[bool]:
     """
     now = database_now()
     return and_(Job.attempt > 0, Job.claimable_at > now, Job.claimable_at <= now + LONGEST_RETRY_SECONDS)
-
-
-def lacks_weights() -> ColumnElement[bool]:
-    """Whether a job waits for the weights of another one."""
-    needed = aliased(Job)
-    unfulfilled = select(Dependency.job_id).join(needed, Dependency.needs_id == needed.id)
-    return exists(unfulfilled.where(Dependency.job_id == Job.id, needed.status != Status.SUCCEEDED))

@@ -13,7 +13,7 @@ from core.jobs.database import read_clock
 from core.jobs.expiry import is_there
 from core.jobs.inputs import get_file
 from core.jobs.models import File, Job, new_id
-from core.jobs.status import TERMINAL
+from core.jobs.status import UNFINISHED
 from core.jobs.store import Order, page
 
 BASE_MODEL = "base-model"
@@ -90,7 +90,7 @@ def is_content_used(session: Session, sha256: str) -> bool:
 
 def refuse_while_needed(session: Session, project_id: str, reference: str) -> None:
     """Raise Conflict if the spec of a job that has not ended names this file or model."""
-    live = select(Job.id, Job.spec, Job.status).where(Job.project_id == project_id, Job.status.not_in(TERMINAL))
+    live = select(Job.id, Job.spec, Job.status).where(Job.project_id == project_id, Job.status.in_(UNFINISHED))
     for job_id, spec, status in session.execute(live.where(cast(Job.spec, String).contains(reference))):
         if reference in spec.values():
             raise Conflict(f"{job_id}, which is {status}, needs '{reference}'; cancel it first", code="in_use")

@@ -18,7 +18,7 @@ from core.jobs.fair_share import Share, front, open_devices, running_jobs, share
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Project, TrainedModel, new_id
 from core.jobs.quotas import UNLIMITED, Quotas
 from core.jobs.status import TERMINAL, Asked, Status
-from core.jobs.store import fail_dependents
+from core.jobs.store import fail_dependents, free_dependents
 from core.jobs.workers import is_to_drain
 
 
@@ -221,6 +221,8 @@ def succeed_job(
 ) -> str:
     """Publish the artifacts and the model, and end the job, in one step; answers the model's id. Raises LeaseLost."""
     job = _end(session, claim, Status.SUCCEEDED, metrics=metrics)
+    session.flush()
+    free_dependents(session, job)
     _publish(session, claim, files)
     model = TrainedModel(
         id=new_id("model"),

@@ -80,7 +80,11 @@ class File(Base):
     profile: Mapped[dict[str, Any] | None]
     created_at: Mapped[int]
     expires_at: Mapped[int | None]
-    __table_args__ = (Index("ix_files_list", "project_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_files_list", "project_id", "created_at", "id"),
+        Index("ix_files_purpose", "project_id", "purpose", "created_at", "id"),
+        Index("ix_files_expiry", "expires_at"),
+    )
 
 
 class Pipeline(Base):
@@ -92,6 +96,9 @@ class Pipeline(Base):
     name: Mapped[str | None]
     created_at: Mapped[int]
     __table_args__ = (Index("ix_pipelines_list", "project_id", "created_at", "id"),)
+
+
+_IN_TURN = (text("priority DESC"), "created_at", "id")  # whose turn it is within a project
 
 
 class Job(Base):
@@ -120,6 +127,7 @@ class Job(Base):
     lease_expires_at: Mapped[float | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False)
+    lacks_weights: Mapped[bool] = mapped_column(default=False)  # a job that it needs has not succeeded
     progress: Mapped[dict[str, Any] | None]
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     error: Mapped[dict[str, Any] | None]
@@ -127,7 +135,9 @@ class Job(Base):
     pipeline_step: Mapped[str | None]
     __table_args__ = (
         Index("ix_jobs_list", "project_id", "created_at", "id"),
-        Index("ix_jobs_claim", "project_id", "status", "device", text("priority DESC"), "created_at", "id"),
+        Index("ix_jobs_status", "project_id", "status", "created_at", "id"),
+        Index("ix_jobs_method", "project_id", "method", "status", "created_at", "id"),
+        Index("ix_jobs_claim", "project_id", "status", "lacks_weights", "device", *_IN_TURN),
         Index("ix_jobs_lease", "status", "lease_expires_at"),
     )
 

@@ -13,12 +13,11 @@ from core.errors import QuotaReached, QuotaUsedUp
 from core.jobs.database import read_clock
 from core.jobs.models import Attempt, Job, Project, SpentGpu
 from core.jobs.retention import stored_bytes
-from core.jobs.status import TERMINAL, Status
+from core.jobs.status import UNFINISHED, Status
 from core.settings import Settings
 
 GPU_DAYS = 30
 RETRY_AFTER_SECONDS = 10.0
-UNFINISHED = [status for status in Status if status not in TERMINAL]
 
 
 @dataclass(frozen=True)

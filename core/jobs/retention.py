@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict
 from core.jobs.database import database_now
 from core.jobs.deletion import delete_artifacts
-from core.jobs.expiry import is_there
+from core.jobs.expiry import is_over, is_there
 from core.jobs.models import (
     Artifact,
     Checkpoint,
@@ -53,7 +53,7 @@ def stored_bytes(session: Session, project_id: str) -> int:
 
 def expired_files(session: Session) -> list[str]:
     """The ids of files whose time is over and that no unfinished job needs."""
-    return list(session.scalars(select(File.id).where(~is_there())))
+    return list(session.scalars(select(File.id).where(is_over())))
 
 
 def delete_expired_file(session: Session, file_id: str) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Select, and_, exists, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, exists, func, select, tuple_, update
+from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs.database import read_clock
@@ -111,8 +111,6 @@ def list_jobs(
 ) -> list[Job]:
     """The project's jobs by (created_at, id), after the one named; raises NotFound for an unknown cursor."""
     query = select(Job).where(Job.project_id == project_id)
-    if statuses:
-        query = query.where(Job.status.in_(statuses))
     if method is not None:
         query = query.where(Job.method == method)
     if pipeline_id is not None:
@@ -120,7 +118,15 @@ def list_jobs(
     for key, value in (metadata or {}).items():
         query = query.where(_has_tag(session, key, value))
     cursor = get_job(session, project_id, after, param="after") if after else None
-    return list(session.scalars(page(query, Job, cursor=cursor, limit=limit, order=order)))
+    if not statuses and method is None:
+        return list(session.scalars(page(query, Job, cursor=cursor, limit=limit, order=order)))
+    found: list[Any] = []
+    for status in set(statuses or Status):  # each is a stretch of an index, in order
+        keys: Any = query.where(Job.status == status).with_only_columns(Job.created_at, Job.id)
+        found += session.execute(page(keys, Job, cursor=cursor, limit=limit, order=order))
+    ids = [key.id for key in sorted(found, reverse=order == "desc")[:limit]]
+    rows = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)))} if ids else {}
+    return [rows[job_id] for job_id in ids]
 
 
 def _has_tag(session: Session, key: str, value: str) -> Any:
@@ -134,11 +140,8 @@ def page(query: Select[Any], table: Any, *, cursor: Any, limit: int, order: Orde
     """`query` in order of (created_at, id), from behind `cursor`, `limit` rows long."""
     descending = order == "desc"
     if cursor is not None:
-        same = table.created_at == cursor.created_at
-        if descending:
-            query = query.where(or_(table.created_at < cursor.created_at, and_(same, table.id < cursor.id)))
-        else:
-            query = query.where(or_(table.created_at > cursor.created_at, and_(same, table.id > cursor.id)))
+        place, edge = tuple_(table.created_at, table.id), tuple_(cursor.created_at, cursor.id)
+        query = query.where(place < edge if descending else place > edge)
     by = (table.created_at.desc(), table.id.desc()) if descending else (table.created_at, table.id)
     return query.order_by(*by).limit(limit)
 
@@ -211,15 +214,34 @@ def fail_dependents(session: Session, job: Job) -> None:
 
 
 def fail_dependents_of_lost(session: Session, job: Job) -> None:
-    """Fail `job` itself if something that it needs has already ended without weights.
+    """Note whether `job` has to wait for weights; fail it if something that it needs has already ended without.
 
     What it needs is locked: whoever fails it meanwhile waits, and finds `job` among the dependents then.
     """
     needed = select(Job).join(Dependency, Dependency.needs_id == Job.id).where(Dependency.job_id == job.id)
     locked = needed.order_by(Job.id).with_for_update(read=True, of=Job).execution_options(populate_existing=True)
-    lost = [one for one in session.scalars(locked).all() if one.status in (Status.FAILED, Status.CANCELLED)]
+    found = session.scalars(locked).all()
+    job.lacks_weights = any(one.status is not Status.SUCCEEDED for one in found)
+    lost = [one for one in found if one.status in (Status.FAILED, Status.CANCELLED)]
     if lost:
         _fail_for(session, job, lost[0])
+
+
+def free_dependents(session: Session, job: Job) -> None:
+    """Have those that waited for this job's weights, and lack no others now, be claimable.
+
+    They are locked first: when two jobs that one needs succeed at once, the later one sees that the other has.
+    """
+    dependents = select(Dependency.job_id).where(Dependency.needs_id == job.id)
+    waiting = select(Job.id).where(Job.id.in_(dependents), Job.status.in_([Status.QUEUED, Status.PAUSED]))
+    ids = session.scalars(waiting.order_by(Job.id).with_for_update()).all()
+    if not ids:
+        return
+    needed = aliased(Job)
+    lacking = select(Dependency.job_id).join(needed, Dependency.needs_id == needed.id)
+    lacking = lacking.where(Dependency.job_id == Job.id, needed.status != Status.SUCCEEDED)
+    freed = update(Job).where(Job.id.in_(ids), ~lacking.exists()).values(lacks_weights=False)
+    session.execute(freed.execution_options(synchronize_session=False))
 
 
 def _fail_for(session: Session, job: Job, needed: Job) -> None:

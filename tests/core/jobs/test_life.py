@@ -35,7 +35,7 @@ from core.jobs.events import NewEvent, as_row
 from core.jobs.leases import Claim, LeaseLost, Suspect
 from core.jobs.models import Attempt, Base, Dependency, Event, Job, Project, WorkerSlot
 from core.jobs.quotas import UNLIMITED
-from core.jobs.status import TERMINAL, TRANSITIONS, Asked, Status
+from core.jobs.status import TERMINAL, TRANSITIONS, UNFINISHED, Asked, Status
 from core.jobs.waiting import Wait, WaitsFor, waits_of
 from core.jobs.workers import beat
 from core.spec import MethodSpec
@@ -45,7 +45,6 @@ STEPS = 40
 HOUR = 3600.0
 BEAT_SECONDS = 1e6  # the workers of this test never go
 DEVICES = {"gpu": ("auto", "cpu", "cuda"), "cpu": ("auto", "cpu")}
-UNFINISHED = [status for status in Status if status not in TERMINAL]
 LIMITS = st.sampled_from([None, None, 0, 1, 2])
 
 ASKED = {
@@ -413,6 +412,9 @@ class Life(RuleBasedStateMachine):
         self.check_events(rows.events[job.id], job)
         if any(rows.jobs[needed].status in (Status.FAILED, Status.CANCELLED) for needed in rows.needs[job.id]):
             assert job.status in TERMINAL
+        if job.status in (Status.QUEUED, Status.PAUSED):
+            missing = [needed for needed in rows.needs[job.id] if rows.jobs[needed].status is not Status.SUCCEEDED]
+            assert job.lacks_weights is bool(missing)
         if is_running or job.status is Status.SUCCEEDED:
             assert all(rows.jobs[needed].status is Status.SUCCEEDED for needed in rows.needs[job.id])
 

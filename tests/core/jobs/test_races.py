@@ -81,6 +81,41 @@ def test_a_job_that_is_retried_while_what_it_needs_fails_again_fails_too(databas
     assert status_of(database, dependent) is Status.FAILED
 
 
+def succeed_with(session: Session, held: leases.Claim) -> None:
+    leases.succeed_job(session, held, files=[], metrics={}, lineage={})
+
+
+def lacks_weights(database: Database, job_id: str) -> bool:
+    with database.read() as session:
+        return store.get_job(session, PROJECT, job_id).lacks_weights
+
+
+def test_a_job_whose_two_needs_succeed_at_once_can_be_claimed(database: Database) -> None:
+    held = [claim(database, submit(database, "file-1")) for _ in range(2)]
+    with database.write() as session:
+        needy = new_job(session, needs={"teacher": held[0].job_id, "student": held[1].job_id})
+    assert lacks_weights(database, needy.id)
+    race(database, lambda session: succeed_with(session, held[0]), lambda session: succeed_with(session, held[1]))
+    assert not lacks_weights(database, needy.id)
+    claim(database, needy.id)
+
+
+def test_a_job_that_is_submitted_while_what_it_needs_succeeds_can_be_claimed(database: Database) -> None:
+    for is_first in (True, False):
+        held = claim(database, submit(database, "file-1"))
+        made: list[Job] = []
+
+        def build(session: Session, held: leases.Claim = held, made: list[Job] = made) -> None:
+            made.append(new_job(session, needs={"teacher": held.job_id}))
+
+        def end(session: Session, held: leases.Claim = held) -> None:
+            succeed_with(session, held)
+
+        race(database, *((build, end) if is_first else (end, build)))
+        assert not lacks_weights(database, made[0].id)
+        claim(database, made[0].id)
+
+
 @pytest.mark.parametrize("by", ["id", "job"])
 @pytest.mark.parametrize("deleted", ["model", "job", "old model"])
 def test_what_a_job_starts_from_is_not_deleted_while_that_is_submitted(
