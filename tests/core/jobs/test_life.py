@@ -465,7 +465,7 @@ def test_every_life_keeps_the_promises(database: Database) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES or 20,
+            max_examples=EXAMPLES or 8,
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=not EXAMPLES,
