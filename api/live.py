@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from weakref import WeakKeyDictionary
 
 from api.dependencies import Server
 from api.presenting import event_object
@@ -17,6 +18,8 @@ LOOK_SECONDS = 1.0  # how long Redis may say nothing before SQL is asked how far
 KEEP_ALIVE_SECONDS = 15.0
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": still here\n\n"
+
+_encoded: WeakKeyDictionary[Event, bytes] = WeakKeyDictionary()  # as long as somebody still has the event
 
 
 async def stream(server: Server, job_id: str, *, after: EventId | None) -> AsyncIterator[bytes]:
@@ -55,7 +58,8 @@ async def _next_of(news: asyncio.Queue[Event]) -> list[Event]:
     """What has come from Redis; none if nothing came in time."""
     batch = []
     with contextlib.suppress(TimeoutError):
-        batch.append(await asyncio.wait_for(news.get(), LOOK_SECONDS))
+        async with asyncio.timeout(LOOK_SECONDS):  # wait_for would make a task of each wait
+            batch.append(await news.get())
     while not news.empty():
         batch.append(news.get_nowait())
     return batch
@@ -88,5 +92,10 @@ def as_sse(events: Iterable[Event]) -> bytes:
 
 
 def _one(event: Event) -> bytes:
-    shown = event_object(event)
-    return f"id: {shown.id}\nevent: {shown.type}\ndata: {shown.model_dump_json()}\n\n".encode()
+    """The event as text, made once for all who watch: they are given the same object."""
+    encoded = _encoded.get(event)
+    if encoded is None:
+        shown = event_object(event)
+        encoded = f"id: {shown.id}\nevent: {shown.type}\ndata: {shown.model_dump_json()}\n\n".encode()
+        _encoded[event] = encoded
+    return encoded
