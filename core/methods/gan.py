@@ -198,6 +198,26 @@ def draw(batch: Batch, data: Images, spec: GanSpec, *, generator: torch.Generato
     return Draw(real, classes, codes, mix)
 
 
+class Shared:
+    """Dcgan's painted images, with their graph, and the real ones' scores, from one network's turn to the other's.
+
+    Both networks learn from the same images, which are painted once (as in Radford et al.'s own code), where a step's
+    batch is one part: the graphs of several would not be flat in memory.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def keep(self, images: torch.Tensor, real: torch.Tensor) -> None:
+        """For the generator's turn."""
+        self._kept = images, real.detach()
+
+    def drop(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What was kept, once."""
+        kept, self._kept = self._kept, None
+        return kept
+
+
 class Judgement(NamedTuple):
     """What a discriminator says of pairs of images, each [batch]."""
 
@@ -320,20 +340,26 @@ def train(spec: GanSpec, run: Run) -> Mapping[str, float]:
     run.watch = AdversarialWatch(total=total)
     gallery = Gallery.of(data, samples=spec.samples, latent_size=spec.latent_size, seed=spec.seed + 1)
 
+    shared = Shared()
+
     def discriminator_loss(part: Draw) -> torch.Tensor:
+        is_shared = spec.variant == "dcgan" and judging.accumulate == painting.accumulate == 1
         with autocast(spec.precision, run.device):
-            with torch.no_grad():
-                painted = generator(part.codes, part.classes)
-            real, painted, penalty = judge(discriminator, part, painted.float(), spec)
+            with torch.set_grad_enabled(is_shared):
+                images = generator(part.codes, part.classes)
+            real, painted, penalty = judge(discriminator, part, images.detach().float(), spec)
+        shared.keep(images, real) if is_shared else shared.drop()
         losses = discriminator_losses(real.float(), painted.float(), spec.variant)
         run.log(discriminator_loss=losses.mean(), discriminator_accuracy=(real > painted).float().mean())
         return (losses + penalty.float()).sum()
 
     def generator_loss(part: Draw) -> torch.Tensor:
         with autocast(spec.precision, run.device), frozen(discriminator):
-            painted = discriminator(generator(part.codes, part.classes), part.classes)
-            with torch.no_grad():
-                real = discriminator(as_inputs(part.real), part.classes)
+            images, real = shared.drop() or (generator(part.codes, part.classes), None)
+            painted = discriminator(images, part.classes)
+            if real is None:
+                with torch.no_grad():
+                    real = discriminator(as_inputs(part.real), part.classes)
         losses = generator_losses(real.float(), painted.float(), spec.variant)
         run.log(generator_loss=losses.mean(), generator_accuracy=(painted > real).float().mean())
         return losses.sum()
@@ -342,8 +368,11 @@ def train(spec: GanSpec, run: Run) -> Mapping[str, float]:
         generator.train()
         discriminator.train()
         for batch in batches[step * critic_steps : (step + 1) * critic_steps]:
-            judging.descend(draw(batch, data, spec, generator=run.generator), discriminator_loss)
-        painting.descend(draw(batch, data, spec, generator=run.generator), generator_loss)
+            drawn = draw(batch, data, spec, generator=run.generator)
+            judging.descend(drawn, discriminator_loss)
+        if spec.variant != "dcgan":
+            drawn = draw(batch, data, spec, generator=run.generator)
+        painting.descend(drawn, generator_loss)
         if (step + 1) % grid_interval(spec, total) == 0 and step + 1 < total:
             with painting.averaged():
                 gallery.show(generator, run)
