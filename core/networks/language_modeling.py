@@ -11,6 +11,7 @@ from torch.nn import functional
 from core.data.packing import IGNORED, PackedBatch
 
 BLOCK_LOGITS = 2**23  # how many are held at once: 32 MiB in float32
+BLOCK_LOGITS_ON_GPU = 2**27  # most of which would be idle in products of so few rows
 
 
 def next_token_loss(network: nn.Module, batch: PackedBatch, *, head: nn.Linear | None) -> torch.Tensor:
@@ -106,7 +107,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if needs_hidden else None
         weight_grad = torch.zeros_like(weight) if needs_weight else None
         bias_grad = torch.zeros_like(bias) if bias is not None and needs_bias else None
-        size = max(1, BLOCK_LOGITS // len(weight))
+        size = max(1, (BLOCK_LOGITS_ON_GPU if hidden.is_cuda else BLOCK_LOGITS) // len(weight))
         for start in range(0, len(hidden), size):
             block, wanted = hidden[start : start + size], targets[start : start + size, None]
             logits = functional.linear(block, weight, bias).float()

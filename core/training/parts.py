@@ -42,6 +42,8 @@ def _part(batch: Any, index: int, count: int) -> Any:
 def to_device(batch: Any, device: torch.device) -> Any:
     """The same batch with all of its tensors on `device`."""
     if isinstance(batch, torch.Tensor):
+        if device.type == "cuda" and batch.device.type == "cpu":
+            batch = batch.pin_memory()  # a copy from any other memory would wait for all that the device has to do yet
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         return {name: to_device(member, device) for name, member in batch.items()}
