@@ -132,7 +132,10 @@ class TrainingSpec(MethodSpec):
         description="Stop after this many epochs without a better validation loss; keep the best weights.",
     )
     checkpoint_every: int | None = Field(
-        None, ge=1, le=10**9, description="Steps between checkpoints; none: every 30 seconds."
+        None,
+        ge=1,
+        le=10**9,
+        description="Steps between checkpoints; none: every 30 seconds, or rarer where one takes long.",
     )
 
     @property

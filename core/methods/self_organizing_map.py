@@ -80,7 +80,9 @@ class SelfOrganizingMapSpec(MethodSpec):
     validation_fraction: float | None = Field(
         None, gt=0, le=0.5, description="Part of the data set held out to measure the map on, instead of a file."
     )
-    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; none: every 30 seconds.")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; none: every 30 seconds, or rarer where one takes long."
+    )
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:

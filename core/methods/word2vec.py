@@ -88,7 +88,9 @@ class Word2VecSpec(MethodSpec):
     validation_fraction: float | None = Field(
         0.01, gt=0, le=0.5, description="Part of the documents held out for the validation loss; none: no such loss."
     )
-    checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; none: every 30 seconds.")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; none: every 30 seconds, or rarer where one takes long."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,7 @@ Request = Literal["cancel", "interrupt"]
 
 LOG_SECONDS = 0.2
 CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SHARE = 0.05  # of the time, at most: that of large networks takes long to write
 KEPT_CHECKPOINTS = 2
 
 
@@ -104,6 +105,7 @@ class Run:
         self._sums: dict[str, Any] = {}
         self._counts: dict[str, int] = {}
         self._last_log = self._last_checkpoint = time.monotonic()
+        self._checkpoint_seconds = CHECKPOINT_SECONDS
         _seed_everything(self.spec.seed)
         if self.resume is not None:
             self.step = self.resume["step"]
@@ -133,7 +135,7 @@ class Run:
         end = start + len(items)
         self._loop_start = end
         if self.resume is not None and (self.step < end or self.stop_reason is not None):
-            _set_random_states(self.resume["random"], self.generator)
+            _set_random_states(self.resume["random"], self.generator, self.device)
             self.resume = None
         total = total if total is not None else end
         self._last_log, self._last_checkpoint = float("-inf"), time.monotonic()
@@ -197,11 +199,12 @@ class Run:
     def checkpoint(self) -> CheckpointFile:
         """Write everything needed to go on from here; the newest two are kept."""
         self.flush_log()
+        started = time.monotonic()
         state = {
             "step": self.step,
             "stop_reason": self.stop_reason,
             "objects": {name: thing.state_dict() for name, thing in self._tracked.items()},
-            "random": _random_states(self.generator),
+            "random": _random_states(self.generator, self.device),
             "history": self.history.state_dict(),
             "spec": self.spec.model_dump(mode="json"),
         }
@@ -210,6 +213,8 @@ class Run:
         for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
             old.unlink()
         self._last_checkpoint = time.monotonic()
+        took = self._last_checkpoint - started
+        self._checkpoint_seconds = max(CHECKPOINT_SECONDS, took / CHECKPOINT_SHARE)
         self.reporter.checkpoint(written)
         return written
 
@@ -230,7 +235,7 @@ class Run:
             self._last_log = now
             self.reporter.progress(self.step, total)
         every = getattr(self.spec, "checkpoint_every", None)
-        is_due = self.step % every == 0 if every else now - self._last_checkpoint >= CHECKPOINT_SECONDS
+        is_due = self.step % every == 0 if every else now - self._last_checkpoint >= self._checkpoint_seconds
         if is_due and not is_last and self._tracked:
             self.checkpoint()
 
@@ -241,22 +246,22 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _random_states(generator: torch.Generator) -> dict[str, Any]:
+def _random_states(generator: torch.Generator, device: torch.device) -> dict[str, Any]:
     states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
         "run": generator.get_state(),
     }
-    if torch.cuda.is_available():
+    if device.type == "cuda":  # to ask would start CUDA, and take device memory, for a run on the CPU too
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 
 
-def _set_random_states(states: Mapping[str, Any], generator: torch.Generator) -> None:
+def _set_random_states(states: Mapping[str, Any], generator: torch.Generator, device: torch.device) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
     generator.set_state(states["run"])
-    if "cuda" in states and torch.cuda.is_available():
+    if "cuda" in states and device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"])

@@ -10,6 +10,7 @@ from contract import Recorder, RequestAfter
 
 from core.errors import CheckpointDamaged
 from core.spec import TrainingSpec
+from core.training import run as run_module
 from core.training.batches import Batches
 from core.training.checkpoint import read_checkpoint, write_checkpoint
 from core.training.optimization import EarlyStopping, adamw, schedule, update
@@ -75,6 +76,23 @@ def test_checkpoints_come_as_asked_and_the_newest_two_stay(tmp_path: Path) -> No
         "step-000000006.safetensors",
         "step-000000009.safetensors",
     ]
+
+
+def test_checkpoints_that_take_long_come_rarer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run_module.time, "monotonic", lambda: now[0])
+
+    def write_slowly(state, path, *, step):
+        now[0] += 10
+        return write_checkpoint(state, path, step=step)
+
+    monkeypatch.setattr(run_module, "write_checkpoint", write_slowly)
+    run = make_run(tmp_path)
+    run.track(network=torch.nn.Linear(1, 1))
+    for _ in run.steps(range(400)):
+        now[0] += 1
+    steps = [file.step for file in run.reporter.checkpoints]  # type: ignore[attr-defined]
+    assert steps == [30, 230]  # 10 seconds are a twentieth of the 200 behind them
 
 
 def test_logged_numbers_are_means_over_what_was_not_yet_sent(tmp_path: Path) -> None:
