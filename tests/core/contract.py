@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ from core.spec import MethodSpec, files_of, models_of
 from core.training.checkpoint import CheckpointFile, read_checkpoint
 from core.training.run import Control, Interrupted, Run
 from core.training.samples import Sample
+
+# WEIGHTWORKS_TEST_DEVICE=cuda holds every method to its promises on a GPU.
+DEVICE = os.environ.get("WEIGHTWORKS_TEST_DEVICE", "auto")
+NEARLY = 0.02  # of a tensor's norm
 
 
 @dataclass
@@ -57,7 +62,8 @@ class Recorder:
 def example_spec(example: Example, **changes: Any) -> MethodSpec:
     """The example's spec with placeholder ids for the files and models that it names."""
     files = dict.fromkeys(["dataset", *example.files], "file-example")
-    return read_spec({**files, **dict.fromkeys(example.needs, "model-example"), **example.spec, **changes})
+    given = {**files, **dict.fromkeys(example.needs, "model-example"), "device": DEVICE, **example.spec, **changes}
+    return read_spec(given)
 
 
 def prepare(example: Example, folder: Path) -> dict[str, Path]:
@@ -116,6 +122,19 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Bit for bit on a CPU; a GPU adds up in an order of its own, so that there they are nearly the same."""
+    first, second = weights_of(one), weights_of(other)
+    assert first, "a method must leave its weights as safetensors"
+    assert first.keys() == second.keys()
+    for place, tensor in first.items():
+        if DEVICE == "cuda":
+            apart = (tensor.double() - second[place].double()).norm()
+            assert apart <= NEARLY * tensor.double().norm() + 1e-6, f"{place} differs by {apart:.3g}"
+        else:
+            assert torch.equal(tensor, second[place]), f"{place} differs"
+
+
 def method_names() -> list[str]:
     from core.catalog import methods
 
@@ -125,6 +144,7 @@ def method_names() -> list[str]:
 __all__ = [
     "Recorder",
     "RequestAfter",
+    "assert_same_weights",
     "example_spec",
     "method_named",
     "method_names",

@@ -8,8 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from contract import Recorder, RequestAfter, example_spec, method_named, method_names, prepare, run_example, weights_of
+from contract import (
+    Recorder,
+    RequestAfter,
+    assert_same_weights,
+    example_spec,
+    method_named,
+    method_names,
+    prepare,
+    run_example,
+    weights_of,
+)
 from pydantic import ValidationError
 
 from core.catalog import read_spec
@@ -33,14 +42,6 @@ def undisturbed(name: str, inputs: dict[str, Path], tmp_path_factory: pytest.Tem
     folder, recorder = tmp_path_factory.mktemp("undisturbed"), Recorder()
     assert run_example(method_named(name).example, folder, inputs=inputs, recorder=recorder) is not None
     return folder, recorder
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = weights_of(one), weights_of(other)
-    assert first, "a method must leave its weights as safetensors"
-    assert first.keys() == second.keys()
-    for place, tensor in first.items():
-        assert torch.equal(tensor, second[place]), f"{place} differs"
 
 
 def test_explains_itself(name: str) -> None:
