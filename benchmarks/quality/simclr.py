@@ -29,7 +29,7 @@ from core.training.views import Augmentation, draw
 
 Data = tuple[torch.Tensor, np.ndarray[Any, Any]]  # pixels in bytes, classes
 
-PEERS = Path(__file__).parents[2] / ".cache" / "peers" / "lightly"
+PEERS = Path(__file__).parents[2] / ".cache" / "bench" / "apart"
 SEED = 0
 BATCH = 256
 PROBED = 20_000  # labelled images that a probe is fitted to
