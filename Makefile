@@ -5,7 +5,8 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test compose-test life faults soak check lint fuzz quality bench bench-setup docs format lock clean
+.PHONY: help setup demo up secrets test oldest compose-test life faults soak check lint fuzz quality bench bench-setup gpu \
+  docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 15
@@ -32,6 +33,12 @@ secrets: ## Write the secrets that docker-compose.yml needs into secrets/, once
 
 test: lint ## All checks and all tests
 	$(BIN)/python -m pytest -q --durations=15
+
+oldest: ## Test core with the oldest torch that it is kept good for, 2.11, on Python 3.12 (gigabytes where torch is CUDA's)
+	test -x .cache/oldest/bin/python || python3.12 -m venv .cache/oldest
+	.cache/oldest/bin/python -m pip install --quiet "torch==2.11.*"
+	grep -v '^torch==' requirements.lock | .cache/oldest/bin/python -m pip install --quiet --requirement /dev/stdin
+	PYTHONPATH=. WEIGHTWORKS_ROOT=. .cache/oldest/bin/python -m pytest -q -m "not slow" tests/core
 
 compose-test: $(STAMP) ## Build and start the containers, train through them, kill some in mid-job, and remove them
 	$(BIN)/python -m tests.compose
@@ -70,12 +77,17 @@ bench: bench-setup ## Measure ours beside the peers, and write benchmarks/RESULT
 bench-setup: .cache/bench/.installed
 
 # The peers see our packages too, and may have others beside; torch is ours, so that nothing pulls another one in.
-.cache/bench/.installed: benchmarks/requirements.txt $(STAMP)
+.cache/bench/.installed: benchmarks/requirements.txt benchmarks/requirements-apart.txt $(STAMP)
 	test -x .cache/bench/bin/python || $(BIN)/python -m venv .cache/bench
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	  > "$$(.cache/bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ours.pth"
 	.cache/bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	.cache/bench/bin/python -m pip install --quiet --no-deps --upgrade --target .cache/bench/apart \
+	  --requirement benchmarks/requirements-apart.txt
 	touch $@
+
+gpu: $(STAMP) ## Measure on a GPU, and hold every method to its promises there: make gpu NAME=decoder
+	$(BIN)/python -m benchmarks.device $(NAME)
 
 docs: $(STAMP) ## Write the methods' settings into their pages
 	$(BIN)/python -m benchmarks.quality.pages

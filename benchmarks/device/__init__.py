@@ -1,0 +1,1 @@
+"""What is measured on a GPU, wherever one is at hand: `python -m benchmarks.device`."""
