@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as arrow
 import torch
 
 from core.data.phrases import NumberedText, PhraseRule, join_phrases
 
 WORD = re.compile(r"\w+(?:['’]\w+)*")  # don't and l’amour are one word each
+BATCH_CHARACTERS = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,46 @@ def read_corpus(
 def _number(documents: Iterable[str], *, lowercase: bool) -> tuple[NumberedText, int]:
     """The documents' words by number, in the order of their first appearance, and how many documents there are."""
     numbers: defaultdict[str, int] = defaultdict(count().__next__)
-    tokens = array("i")
-    ends = array("q", [0])
+    tokens, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    for texts in _batches(documents):
+        found, ends = _number_batch([text.lower() for text in texts] if lowercase else texts, numbers)
+        tokens.append(found)
+        lengths.append(np.diff(ends))
+    counts = np.concatenate(lengths)
+    owners = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return NumberedText(list(numbers), np.concatenate(tokens), owners), len(counts)
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """The documents, so many at a time that the words that are in several of them are looked at but once."""
+    batch, size = [], 0
     for document in documents:
-        tokens.extend(map(numbers.__getitem__, WORD.findall(document.lower() if lowercase else document)))
-        ends.append(len(tokens))
-    found = np.frombuffer(tokens, dtype=np.int32) if tokens else np.empty(0, np.int32)
-    owners = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(ends))
-    return NumberedText(list(numbers), found, owners), len(ends) - 1
+        batch.append(document)
+        size += len(document) + 1
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _number_batch(
+    texts: Sequence[str], numbers: defaultdict[str, int]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """The texts' words by number, and where those of each text end, after a 0.
+
+    No word contains white space: so the text is cut there first, and only different pieces are searched for words.
+    """
+    encoded = pa.array([text.encode("utf-8", "replace") for text in texts], pa.large_binary())
+    split = arrow.utf8_split_whitespace(encoded.cast(pa.large_string()))
+    pieces = split.flatten().dictionary_encode()
+    words = [[numbers[word] for word in WORD.findall(piece)] for piece in pieces.dictionary.to_pylist()]
+    counts = np.fromiter(map(len, words), np.int64, len(words))
+    flat = np.fromiter(chain.from_iterable(words), np.int32, counts.sum())
+    places = pieces.indices.to_numpy()
+    ends = np.append(0, counts[places].cumsum())
+    text_ends = ends[split.offsets.to_numpy()]
+    if (counts == 1).all():
+        return flat[places], text_ends
+    shift = (counts.cumsum() - counts)[places] - ends[:-1]  # from a word's place in the text to that in `flat`
+    return flat[np.repeat(shift, counts[places]) + np.arange(ends[-1])], text_ends

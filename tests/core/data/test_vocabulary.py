@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from random import Random
+
 import torch
 
-from core.data.vocabulary import read_corpus
+from core.data import vocabulary
+from core.data.vocabulary import WORD, read_corpus
 
 DOCUMENTS = ["The cat sat. The cat's hat!", "", "Don't sit, cat: the hat is the cat’s"]
 
@@ -45,3 +48,34 @@ def test_takes_documents_apart():
 def test_reads_nothing_from_nothing():
     corpus = read_corpus(["", "..."])
     assert len(corpus.vocabulary) == len(corpus.tokens) == 0
+
+
+def test_finds_the_words_that_a_search_of_the_whole_text_finds(monkeypatch):
+    letters = [
+        "a",
+        "B",
+        "é",
+        "'",
+        "’",
+        "-",
+        "_",
+        "7",
+        " ",
+        "\n",
+        "\u2003",
+        "\x1c",
+        "\u200b",
+        "İ",
+        "Σ",
+        "\ud800",
+        "语",
+        "́",
+    ]
+    random = Random(0)
+    texts = ["".join(random.choices(letters, k=random.randrange(60))) for _ in range(500)]
+    expected = [WORD.findall(text.lower()) for text in texts]
+    monkeypatch.setattr(vocabulary, "BATCH_CHARACTERS", 1000)
+    corpus = read_corpus(texts)
+    assert words_of(corpus) == [word for words in expected for word in words]
+    assert corpus.documents.tolist() == [number for number, words in enumerate(expected) for _ in words]
+    assert len(corpus.vocabulary) == len(set(words_of(corpus)))
