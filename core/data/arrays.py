@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -70,25 +70,35 @@ class StoredArray:
 
     def _rows(self, stream: BinaryIO, rows: int) -> npt.NDArray[Any]:
         shape = (rows, *self.shape[1:])
-        content = stream.read(math.prod(shape) * self.dtype.itemsize)
-        return np.frombuffer(self._whole(content, math.prod(shape)), dtype=self.dtype).reshape(shape)
+        content = np.empty(math.prod(shape) * self.dtype.itemsize, np.uint8)
+        filled = _read_into(stream, content)
+        return self._whole(content[:filled], math.prod(shape)).view(self.dtype).reshape(shape)
 
     def _columns(self, stream: BinaryIO) -> npt.NDArray[Any]:
         """An array in Fortran's order, mapped where it is a plain file."""
         try:
             stream.fileno()
         except io.UnsupportedOperation:
-            content = self._whole(stream.read(self.nbytes), math.prod(self.shape))
-            return np.frombuffer(content, dtype=self.dtype).reshape(self.shape, order="F")
+            content = np.frombuffer(stream.read(self.nbytes), np.uint8)
+            return self._whole(content, math.prod(self.shape)).view(self.dtype).reshape(self.shape, order="F")
         return np.memmap(stream, dtype=self.dtype, mode="r", offset=stream.tell(), shape=self.shape, order="F")
 
-    def _whole(self, content: bytes, values: int) -> bytes:
+    def _whole(self, content: npt.NDArray[np.uint8], values: int) -> npt.NDArray[np.uint8]:
         if len(content) < values * self.dtype.itemsize:
             raise InvalidData(Problem(self.name, "cut short: the header promises more values"))
         return content
 
     def _decoded(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return (values.astype(np.uint32) << 16).view(np.float32) if self.is_bfloat16 else values
+
+
+def _read_into(stream: BinaryIO, content: npt.NDArray[np.uint8]) -> int:
+    """Fill the array as far as the stream goes; answers how far that is."""
+    filled = 0
+    reader = cast(io.BufferedIOBase, stream)
+    while filled < len(content) and (count := reader.readinto(content[filled:].data)):
+        filled += count
+    return filled
 
 
 @dataclass(frozen=True)

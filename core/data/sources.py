@@ -340,10 +340,12 @@ def _array_blocks(arrays: ArraySet, names: tuple[str, ...], classes: Classes) ->
     labels = None if arrays.labels is None else array_labels(arrays, classes)
     start = 0
     for values in arrays.features.blocks():
-        with np.errstate(over="ignore"):
-            block = values.astype(np.float32)
-        for row, column in np.argwhere(~np.isfinite(block)):
-            problems.add(f"row {start + row + 1}, column {names[column]!r}", f"{values[row, column]} is not finite")
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = np.require(values.astype(np.float32, copy=False), requirements=("C", "W"))
+            may_be_infinite = not np.isfinite(block.sum())  # takes a third of the time that looking at each value takes
+        if may_be_infinite:
+            for row, column in np.argwhere(~np.isfinite(block)):
+                problems.add(f"row {start + row + 1}, column {names[column]!r}", f"{values[row, column]} is not finite")
         stop = start + len(block)
         yield Block(block, None if labels is None else labels[start:stop])
         start = stop

@@ -116,8 +116,13 @@ class Scatter:
 
     def decompose(self) -> Decomposition:
         """The principal components of all rows so far."""
-        covariance = torch.from_numpy(self.scatter / (self.count - 1)).to(self.device)
-        variances, vectors = (found.cpu() for found in torch.linalg.eigh(covariance))
+        covariance = self.scatter / (self.count - 1)
+        if self.device.type == "cpu":  # NumPy's LAPACK is the faster one
+            variances, vectors = (torch.from_numpy(found) for found in np.linalg.eigh(covariance))
+        else:
+            variances, vectors = (
+                part.cpu() for part in torch.linalg.eigh(torch.from_numpy(covariance).to(self.device))
+            )
         return Decomposition(torch.from_numpy(self.mean), variances.flip(0).clamp(min=0), vectors.T.flip(0))
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,9 +214,12 @@ def product_type(rows: torch.Tensor, spec: PCASpec) -> torch.dtype:
     features = rows.shape[1]
     if len(rows) <= features:
         return torch.float64
-    scatter = Scatter(features, dtype=torch.float64, device=rows.device)
-    scatter.add(rows[: 4 * features])
-    variances = torch.linalg.eigvalsh(torch.from_numpy(scatter.scatter / (scatter.count - 1))).flip(0)
+    scatter = Scatter(features, dtype=torch.float32, device=rows.device)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scatter.add(rows[: 4 * features])
+    if not np.isfinite(scatter.scatter).all():
+        return torch.float64
+    variances = torch.from_numpy(np.linalg.eigvalsh(scatter.scatter / (scatter.count - 1))).flip(0)
     largest, smallest = variances[0], variances[components_kept(variances, spec, most=len(variances)) - 1]
     is_in_range = largest < 1e25 and smallest > 1e-25  # sums of squares neither overflow nor vanish
     return torch.float32 if is_in_range and smallest > 0.3 * variances.mean() else torch.float64
