@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from core.data.archives import read_members
 from core.data.compression import DEFAULT_LIMITS, Limits
@@ -22,6 +21,9 @@ from core.data.pictures import MAX_IMAGE_BYTES, Size, decoded, open_image
 from core.data.problems import Problems
 from core.data.sources import BoxedSource, open_source, wrong_kind
 from core.errors import InvalidData, Problem, TooLarge
+
+if TYPE_CHECKING:
+    import torch  # where it is used, it is imported then: who reads uploads makes no tensors, and is light without it
 
 NOTHING = -1  # the class of a place that holds no box
 MAX_BYTES = 64 * 2**30
@@ -63,6 +65,8 @@ class Survey:
 
 def read_boxed(path: Path, *, size: Size, channels: int) -> Boxed:
     """All images in memory at `size`, with their boxes; raises InvalidData by member or line."""
+    import torch
+
     source = open_source(path)
     if not isinstance(source, BoxedSource):
         raise wrong_kind(source, "images and boxes")
@@ -89,6 +93,8 @@ def read_boxed(path: Path, *, size: Size, channels: int) -> Boxed:
 
 def _padded(boxes: list[list[tuple[list[float], str]]], names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """All boxes [n, most, 4] and their classes [n, most]."""
+    import torch
+
     most = max(1, *map(len, boxes))
     places, labels = torch.zeros(len(boxes), most, 4), torch.full((len(boxes), most), NOTHING)
     for row, found in enumerate(boxes):

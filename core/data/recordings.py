@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from core.data.archives import Container, read_members
 from core.data.folders import folder_classes, folder_of
@@ -20,6 +19,9 @@ from core.data.natural_order import natural
 from core.data.problems import Problems
 from core.data.sources import AudioSource, FrameSource, array_labels, open_source, wrong_kind
 from core.errors import InvalidData, TooLarge
+
+if TYPE_CHECKING:
+    import torch  # where it is used, it is imported then: who reads uploads makes no tensors, and is light without it
 
 MAX_RECORDING_BYTES = 256 * 2**20
 MAX_BYTES = 64 * 2**30
@@ -62,6 +64,8 @@ class Frames:
 
 def read_waves(path: Path, *, rate: int, max_seconds: float) -> Waves:
     """All recordings of an archive in memory, of each the first `max_seconds`; raises InvalidData by member."""
+    import torch
+
     source = open_source(path)
     if isinstance(source, FrameSource):
         raise InvalidData("the data set holds frames, and the base hears waves: send a zip of WAV or FLAC files")
@@ -151,6 +155,9 @@ def read_frames(path: Path, *, hearing: Hearing, max_seconds: float, frames: int
 
 def log_mel(wave: Wave, hearing: Hearing) -> torch.Tensor:
     """Logarithms of the energy [bins, frames] in mel bands (Slaney's), in windows of 25 ms, every 10 ms."""
+    import torch
+    from torch.nn import functional
+
     window, hop = round(WINDOW_SECONDS * hearing.rate), round(HOP_SECONDS * hearing.rate)
     samples = functional.pad(torch.from_numpy(wave), (0, max(0, window - len(wave))))
     shape = torch.hann_window(window)
@@ -161,6 +168,7 @@ def log_mel(wave: Wave, hearing: Hearing) -> torch.Tensor:
 
 def _mel_bands(hearing: Hearing, window: int) -> torch.Tensor:
     """How much of each frequency [window / 2 + 1] goes into each band, [bins, frequencies]."""
+    import torch
     from transformers.audio_utils import mel_filter_bank
 
     bands = mel_filter_bank(window // 2 + 1, hearing.bins, 0.0, hearing.rate / 2, hearing.rate, mel_scale="slaney")
@@ -169,6 +177,8 @@ def _mel_bands(hearing: Hearing, window: int) -> torch.Tensor:
 
 def _stored_frames(source: FrameSource, frames: int | None) -> Frames:
     """Sequences that lie one after another."""
+    import torch
+
     rows = torch.from_numpy(np.concatenate([block.astype(np.float32) for block in source.arrays.features.blocks()]))
     spectra = [sequence.T for sequence in rows.split(source.lengths().tolist())]
     cut = 0 if frames is None else sum(spectrum.shape[1] > frames for spectrum in spectra)
@@ -181,6 +191,9 @@ def _stored_frames(source: FrameSource, frames: int | None) -> Frames:
 
 
 def _stacked(spectra: list[torch.Tensor], frames: int | None) -> torch.Tensor:
+    import torch
+    from torch.nn import functional
+
     longest = frames or max(spectrum.shape[1] for spectrum in spectra)
     needed = 4 * len(spectra) * len(spectra[0]) * longest
     if needed > MAX_BYTES:

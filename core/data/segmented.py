@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from core.data.archives import Member, read_members
@@ -20,6 +20,9 @@ from core.data.pictures import BROKEN, MAX_IMAGE_BYTES, Size, decoded, open_imag
 from core.data.problems import Problems
 from core.data.sources import SegmentedSource, open_source, wrong_kind
 from core.errors import InvalidData, TooLarge
+
+if TYPE_CHECKING:
+    import torch  # where it is used, it is imported then: who reads uploads makes no tensors, and is light without it
 
 IGNORED = 255  # the class number of pixels that nobody has named
 MAX_CLASSES = 255
@@ -62,6 +65,8 @@ class Survey:
 
 def read_segmented(path: Path, *, size: Size, channels: int) -> Segmented:
     """All images and masks in memory at `size`; masks are resized without mixing classes. Raises InvalidData."""
+    import torch
+
     source = open_source(path)
     if not isinstance(source, SegmentedSource):
         raise wrong_kind(source, "images and masks")

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -89,3 +91,10 @@ def test_whatever_the_bytes_there_is_a_profile_or_a_clear_error(format, write, a
             assert isinstance(inspect(path), Profile)
         except (InvalidData, TooLarge) as error:
             str(error.as_dict()).encode()
+
+
+def test_what_reads_uploads_is_light() -> None:
+    """It waits beside every API process, and makes no tensors."""
+    code = "import sys, core.inspecting, core.data.inspection; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"torch", "transformers", "sqlalchemy", "fastapi"} & set(done.stdout.split())
