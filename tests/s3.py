@@ -89,6 +89,8 @@ class Wire:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         self._is_cut = False
+        self._is_free = threading.Event()
+        self._is_free.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -97,9 +99,14 @@ class Wire:
         for end in list(self._open):
             _shut(end)
 
+    def hold(self) -> None:
+        """Have it be so slow that nothing comes."""
+        self._is_free.clear()
+
     def mend(self) -> None:
         """Have it be back."""
         self._is_cut = False
+        self._is_free.set()
 
     def close(self) -> None:
         self.cut()
@@ -121,6 +128,7 @@ class Wire:
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(1 << 16):
+                self._is_free.wait()
                 target.sendall(chunk)
         for end in (source, target):
             _shut(end)

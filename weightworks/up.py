@@ -83,13 +83,15 @@ class Stack:
         )
 
     def environment(self) -> dict[str, str]:
-        """What the other processes are told: all of it lies in this home, unless another database is named."""
+        """What the others are told: all of it lies in this home, unless another database or a bucket is named."""
+        storage = os.environ.get("WEIGHTWORKS_STORAGE_URL", "")
         return {
             "WEIGHTWORKS_DATABASE_URL": f"sqlite:///{self.home}/weightworks.sqlite3",
+            "WEIGHTWORKS_SCRATCH_PATH": str(self.home / "scratch"),
             **os.environ,
             "PYTHONUNBUFFERED": "1",
             "WEIGHTWORKS_REDIS_URL": self.private_redis.url,
-            "WEIGHTWORKS_STORAGE_URL": str(self.home / "storage"),
+            "WEIGHTWORKS_STORAGE_URL": storage if storage.startswith("s3://") else str(self.home / "storage"),
         }
 
     def start(self) -> bool:

@@ -39,6 +39,8 @@ def explained(key: str) -> Iterator[None]:
         raise NotFound(f"storage has no '{key}'") from None
     except (BaseError, TimeoutError) as error:
         text = str(error)
+        if "/latest/api/token" in text or "/latest/meta-data" in text:
+            raise _failure("no keys", "") from None
         code, status = CODE.search(text), STATUS.search(text)
         raise _failure(code[1] if code else "", status[1] if status else "") from None
 
@@ -47,6 +49,9 @@ def _failure(code: str, status: str) -> ObjectStorageError:
     answer = f"{status} {code}".strip()
     if status == "507" or FULL.search(code):
         failure = ObjectStorageError(errno.ENOSPC, f"the object storage is full: {answer}")
+    elif code == "no keys":
+        told = "the object storage is given no keys, and this machine has no role: see docs/object-storage.md"
+        failure = ObjectStorageError(errno.EIO, told)
     elif code == "NoSuchBucket":
         failure = ObjectStorageError(errno.EIO, f"the object storage has no such bucket: {answer}")
     elif status in FORBIDDEN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,19 @@ def test_a_job_lives_through_a_storage_that_is_away_for_a_while(site: Site, data
     job = site.until_ended(job_id)
     assert job["status"] == "succeeded", job
     assert site.http.get("/readyz").status_code == 200
+
+
+def test_a_storage_that_hangs_for_longer_than_a_lease_costs_no_job_its_worker(site: Site, dataset: str) -> None:
+    job_id = site.submit(spec_of(dataset, steps=400))
+    site.until_checkpoint(job_id)
+    site.wire.hold()
+    try:
+        time.sleep(1.3 * float(QUICK["WEIGHTWORKS_LEASE_SECONDS"]))
+        assert site.job(job_id)["status"] == "running", "it must wait for its checkpoints to be in storage"
+    finally:
+        site.wire.mend()
+    job = site.until_ended(job_id)
+    assert (job["status"], len(job["attempts"])) == ("succeeded", 1), job
 
 
 def test_what_nothing_points_to_is_collected(site: Site, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from core.errors import NotFound
+from core.settings import Settings
 from core.storage import refusal_of
 from core.storage.objects import WAIT_SECONDS, ObjectStorage
 from core.storage.signing import Keys, presign
@@ -335,6 +336,36 @@ def test_a_storage_that_refuses_is_told_with_its_reason(
             assert (refusal.status, refusal.code) == (status, code)
         else:
             assert_refused(storage, tmp_path, status=status, code=code, told=told)
+
+
+def test_a_storage_without_keys_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+    nothing = {"s3_access_key_id": None, "s3_secret_access_key": None}
+    storage = open_bucket("bucket", "http://127.0.0.1:1", tmp_path / "scratch", **nothing)
+    with pytest.raises(OSError, match="given no keys, and this machine has no role"):
+        storage.check()
+
+
+def test_keys_are_taken_from_where_other_tools_find_them(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIAFROMTHEENVIRONMENT",
+        "AWS_SECRET_ACCESS_KEY": "another-secret",
+        "AWS_REGION": "us-west-2",
+        "AWS_ENDPOINT_URL": s3.url,
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(storage_url=f"s3://{s3.new_bucket()}", scratch_path=tmp_path / "scratch")
+    storage = ObjectStorage(settings)
+    storage.check()
+    address = storage.stored("probe").address("GET", disposition="inline", media_type="text/plain")
+    assert address is not None
+    assert "AKIAFROMTHEENVIRONMENT%2F" in address
+    assert "%2Fus-west-2%2Fs3" in address
+    assert httpx.get(address).content == b"\0"
 
 
 def test_a_bucket_that_is_not_there_is_no_missing_key(s3: S3, tmp_path: Path) -> None:
