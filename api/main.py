@@ -52,6 +52,9 @@ DESCRIPTION = """Training as a service that you run yourself. Upload data, submi
 weights home. Every call but `/healthz` and `/readyz` needs `Authorization: Bearer <key>`."""
 
 
+RETRY_SECONDS = 5.0  # a client that waits for longer is better told to come again
+
+
 def create_app(config: Settings) -> FastAPI:
     """The application with its parts made from `config`."""
 
@@ -122,7 +125,7 @@ def make_server(config: Settings) -> Server:
     return Server(
         settings=config,
         database=database,
-        storage=open_storage(config),
+        storage=open_storage(config, retry_seconds=min(config.s3_retry_seconds, RETRY_SECONDS)),
         publisher=publisher,
         announcer=announcer,
         tail=Tail(config.redis_url),

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
         None, description="A key for S3; none: AWS_ACCESS_KEY_ID, or the role that the machine has."
     )
     s3_secret_access_key: SecretStr | None = Field(None, description="Its secret; none: AWS_SECRET_ACCESS_KEY.")
+    s3_retry_seconds: float = Field(
+        45.0, ge=0, description="How long a worker asks again when S3 does not answer; API processes: 5 at most."
+    )
     s3_redirects: bool = Field(
         True, description="With S3: send those who download there; false: pass everything through the API."
     )

@@ -67,6 +67,7 @@ def settings_of(bucket: str, url: str, scratch: Path) -> dict[str, str]:
         "WEIGHTWORKS_SCRATCH_PATH": str(scratch),
         "WEIGHTWORKS_S3_ENDPOINT_URL": url,
         "WEIGHTWORKS_S3_REGION": "eu-central-1",
+        "WEIGHTWORKS_S3_RETRY_SECONDS": "1",
         "WEIGHTWORKS_S3_ACCESS_KEY_ID": ACCESS_KEY,
         "WEIGHTWORKS_S3_SECRET_ACCESS_KEY": SECRET_KEY,
     }
@@ -77,7 +78,7 @@ def open_bucket(bucket: str, url: str, scratch: Path, **changes: object) -> Obje
     told = {
         name.removeprefix("WEIGHTWORKS_").lower(): value for name, value in settings_of(bucket, url, scratch).items()
     }
-    return ObjectStorage(Settings(**{**told, **changes}))
+    return ObjectStorage(Settings(**{**told, **changes}), retry_seconds=1)
 
 
 class Wire:

@@ -53,7 +53,7 @@ class Worker:
         self._drain = drain
         self._database = Database(settings.database_url)
         self._publisher = Publisher(settings.redis_url)
-        self._storage = open_storage(settings)
+        self._storage = open_storage(settings, retry_seconds=settings.s3_retry_seconds)
         self._quotas = Quotas.of_server(settings)
         self._is_looking = threading.Lock()
         self._presence = Presence(

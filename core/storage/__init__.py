@@ -25,10 +25,13 @@ __all__ = [
 ]
 
 
-def open_storage(settings: Settings) -> Storage:
-    """The storage that the settings name. Not before a fork: an object storage has threads."""
+def open_storage(settings: Settings, *, retry_seconds: float) -> Storage:
+    """The storage that the settings name. Not before a fork: an object storage has threads.
+
+    `retry_seconds`: how long one that does not answer is asked again; a disk is asked once.
+    """
     if not settings.storage_url.startswith("s3://"):
         return DiskStorage(settings.storage_path)
     from core.storage.objects import ObjectStorage  # trainers, which import this package, are spared it
 
-    return ObjectStorage(settings)
+    return ObjectStorage(settings, retry_seconds=retry_seconds)

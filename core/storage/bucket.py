@@ -23,17 +23,17 @@ if TYPE_CHECKING:  # obstore has these types for the checker only
 PART_BYTES = 8 * 2**20
 AT_ONCE = 4  # parts on their way; so many are in memory
 MAX_PARTS = 9_000  # S3 takes 10,000
-CONNECT_SECONDS, REQUEST_SECONDS, RETRY_SECONDS = 5, 30, 15
-RETRIES = 4
+CONNECT_SECONDS, REQUEST_SECONDS = 5, 30
+RETRIES = 10  # after pauses from a tenth of a second to 15 seconds
 
 
 class Bucket:
     """Objects by key. Raises NotFound for what is not there, and ObjectStorageError."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, retry_seconds: float) -> None:
         self._place = Place.of(settings, os.environ)
         self._seconds = settings.s3_presigned_seconds
-        self._store = _store(self._place)
+        self._store = _store(self._place, retry_seconds=retry_seconds)
 
     def put(self, key: str, content: BinaryIO | bytes, *, size: int) -> None:
         """Write an object, whole or not at all; a large one in parts."""
@@ -95,7 +95,7 @@ class Bucket:
         return abort_unfinished(self._place, before=before)
 
 
-def _store(place: Place) -> S3Store:
+def _store(place: Place, *, retry_seconds: float) -> S3Store:
     config: dict[str, Any] = {"endpoint": place.endpoint, "region": place.region}
     config["disable_bulk_delete"] = True  # not every storage that speaks S3 knows it
     if place.keys is not None:
@@ -111,7 +111,7 @@ def _store(place: Place) -> S3Store:
             "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
             "timeout": timedelta(seconds=REQUEST_SECONDS),
         },
-        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+        retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=retry_seconds)},
     )
 
 

@@ -50,9 +50,9 @@ class StoredObject:
 class ObjectStorage(Storage):
     """Objects in a bucket, whole or absent by S3's own promise, and copies of them that this machine's jobs share."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, retry_seconds: float) -> None:
         super().__init__(settings.scratch_path.expanduser().absolute())
-        self._bucket = Bucket(settings)
+        self._bucket = Bucket(settings, retry_seconds=retry_seconds)
         self._cache = Cache(self.scratch / "cache", limit_bytes=settings.scratch_cache_bytes)
         self._is_public = settings.s3_redirects
 

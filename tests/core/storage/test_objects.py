@@ -359,7 +359,7 @@ def test_keys_are_taken_from_where_other_tools_find_them(
     }.items():
         monkeypatch.setenv(name, value)
     settings = Settings(storage_url=f"s3://{s3.new_bucket()}", scratch_path=tmp_path / "scratch")
-    storage = ObjectStorage(settings)
+    storage = ObjectStorage(settings, retry_seconds=1)
     storage.check()
     address = storage.stored("probe").address("GET", disposition="inline", media_type="text/plain")
     assert address is not None
