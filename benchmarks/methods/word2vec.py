@@ -173,7 +173,7 @@ def benchmark(architecture: str, goal: Goal, *peers: Side) -> Benchmark:
         ours=Side("Weightworks", partial(ours, architecture), ("torch",)),
         peers=(Side("gensim", partial(gensim, architecture), ("gensim",), is_peer=True), *peers),
         size="words",
-        sizes=(100_000, 400_000),
+        sizes=(50_000, 200_000),
         full_sizes=(1_000_000, ALL_WORDS),
     )
 
