@@ -15,9 +15,9 @@ from core.data.packing import IGNORED, PackedBatch, PackedRows, pack_stream, pac
 from core.data.profile import Kind
 from core.errors import InvalidData, InvalidSpec
 from core.lessons.classes import sizes
-from core.lessons.losses import token_loss
+from core.lessons.losses import taught_tokens, token_loss
 from core.lessons.teaching import TeachingSpec
-from core.networks.language_modeling import keeps_apart, next_token_loss, vocabulary_head
+from core.networks.language_modeling import decoder, keeps_apart, linear_loss, next_token_loss, vocabulary_head
 from core.networks.pretrained import Reading, open_pretrained, open_tokenizer
 from core.networks.shortening import TeachersLayers, shortened
 from core.networks.token_ids import TokenIds, encode
@@ -50,6 +50,7 @@ class LanguageLesson:
         self.teacher.requires_grad_(False).eval()
         self.network: nn.Module = self.student
         self.head = vocabulary_head(self.student)
+        self.teachers_head = vocabulary_head(self.teacher)
 
     @property
     def examples(self) -> int:
@@ -65,14 +66,25 @@ class LanguageLesson:
         with autocast(self.spec.precision, self.run.device):
             if self.spec.objective == "sequences":
                 return next_token_loss(self.student, part, head=self.head)
-            own, wanted, targets = self._both_logits(part)
-        return token_loss(
-            own.float(),
-            wanted.float(),
-            targets,
-            temperature=self.spec.temperature or 1.0,
-            alpha=self.spec.alpha or DEFAULT_ALPHA,
-        )
+            if self.head is not None and self.teachers_head is not None:
+                return self._loss_in_blocks(part, self.head, self.teachers_head)
+            return self._token_loss(*self._both_logits(part))
+
+    def _token_loss(self, own: torch.Tensor, wanted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return token_loss(own.float(), wanted.float(), targets, **self._weights)
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        return {"temperature": self.spec.temperature or 1.0, "alpha": self.spec.alpha or DEFAULT_ALPHA}
+
+    def _loss_in_blocks(self, part: PackedBatch, head: nn.Linear, teachers: nn.Linear) -> torch.Tensor:
+        """`_token_loss` that never holds all logits of either: of a large vocabulary they are most of the memory."""
+        inputs, is_target = _inputs(part), part.targets != IGNORED
+        with torch.no_grad():
+            wanted = decoder(self.teacher)(**inputs).last_hidden_state[is_target]
+        hidden = decoder(self.student)(**inputs).last_hidden_state[is_target]
+        judge = taught_tokens(lambda rows: teachers(wanted[rows]), part.targets[is_target], **self._weights)
+        return linear_loss(hidden, head.weight, judge, bias=head.bias)
 
     def over(self, batch: PackedBatch) -> float:
         """Every token that is to be predicted has a loss."""
@@ -93,8 +105,7 @@ class LanguageLesson:
 
     def _both_logits(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The student's and the teacher's [targets, vocabulary], and the true tokens [targets]."""
-        inputs = {"input_ids": batch.tokens, "position_ids": batch.positions, "use_cache": False}
-        is_target = batch.targets != IGNORED
+        inputs, is_target = _inputs(batch), batch.targets != IGNORED
         with torch.no_grad():
             wanted = self.teacher(**inputs).logits[is_target]
         return self.student(**inputs).logits[is_target], wanted, batch.targets[is_target]
@@ -105,9 +116,12 @@ class LanguageLesson:
         loss = true = same = count = 0.0
         for block in torch.arange(len(rows)).split(ROWS_AT_ONCE):
             batch = PackedBatch(*(tensor.to(self.run.device) for tensor in rows[block]))
-            own, wanted, targets = self._both_logits(batch)
-            loss += float(self.loss_of(batch))
-            true += float(functional.cross_entropy(own.float(), targets, reduction="sum"))
+            with autocast(self.spec.precision, self.run.device):
+                own, wanted, targets = self._both_logits(batch)
+            crossed = float(functional.cross_entropy(own.float(), targets, reduction="sum"))
+            is_told = self.spec.objective == "sequences"
+            loss += crossed if is_told else float(self._token_loss(own, wanted, targets))
+            true += crossed
             same += float((own.argmax(1) == wanted.argmax(1)).sum())
             count += len(targets)
         count = max(1.0, count)
@@ -123,6 +137,10 @@ class LanguageLesson:
             texts.append(f"teacher: {written[0]}\nstudent: {written[1]}")
         if texts:
             self.run.show("written", "\n\n".join(texts), caption="What teacher and student write after the same words")
+
+
+def _inputs(batch: PackedBatch) -> dict[str, Any]:
+    return {"input_ids": batch.tokens, "position_ids": batch.positions, "use_cache": False}
 
 
 def open_lesson(spec: TeachingSpec, run: Run) -> LanguageLesson:

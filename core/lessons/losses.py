@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional
+
+from core.networks.language_modeling import BlockLoss
 
 
 def soft_cross_entropy(logits: torch.Tensor, teacher: torch.Tensor, *, temperature: float) -> torch.Tensor:
@@ -74,3 +77,25 @@ def token_loss(
 ) -> torch.Tensor:
     """`answer_loss` of next tokens, summed, 0-d: logits [tokens, vocabulary], the true tokens [tokens]."""
     return answer_loss(logits, teacher, targets, temperature=temperature, alpha=alpha).sum()
+
+
+def taught_tokens(
+    teacher: Callable[[slice], torch.Tensor], targets: torch.Tensor, *, temperature: float, alpha: float
+) -> BlockLoss:
+    """`token_loss` with its gradient, for `linear_loss`; `teacher(rows)`: the teacher's logits [rows, vocabulary]."""
+
+    def judge(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        student = functional.log_softmax(logits / temperature, dim=1)
+        wanted = functional.log_softmax(teacher(rows).float() / temperature, dim=1)
+        shares = wanted.exp()
+        loss = alpha * temperature**2 * (wanted.sub_(student).mul_(shares)).sum()
+        grad = student.exp_().sub_(shares).mul_(alpha * temperature)
+        if alpha < 1:
+            true = targets[rows, None]
+            plain = functional.log_softmax(logits, dim=1)
+            loss -= (1 - alpha) * plain.gather(1, true).sum()
+            grad.add_(plain.exp_(), alpha=1 - alpha)
+            grad.scatter_add_(1, true, torch.full_like(true, alpha - 1, dtype=grad.dtype))
+        return loss, grad
+
+    return judge

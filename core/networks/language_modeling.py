@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -88,33 +89,50 @@ def keeps_apart(network: Any) -> bool:
 def linear_cross_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Cross-entropy of `hidden @ weight.T + bias` with the targets, summed, 0-d, the logits made block by block.
+    """Cross-entropy of `hidden @ weight.T + bias` with the targets [n] int64, summed, 0-d; see `linear_loss`."""
 
-    `hidden` [n, width], `weight` [vocabulary, width], `targets` [n] int64. The gradient is found on the way, while a
+    def judge(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        wanted = targets[rows, None]
+        loss = _to_probabilities(logits, wanted)
+        return loss, logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=logits.dtype))
+
+    return linear_loss(hidden, weight, judge, bias=bias)
+
+
+BlockLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
+
+
+def linear_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, judge: BlockLoss, *, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A loss of the logits `hidden @ weight.T + bias`, summed over rows, 0-d, the logits made block by block.
+
+    `hidden` [n, width], `weight` [vocabulary, width]. `judge(logits, rows)`: of a block of float32 logits, those of
+    `rows` of hidden, the summed loss and its gradient; it may overwrite them. The gradient is found on the way, while a
     block's logits are there, so that they are neither kept nor made again (Hsu et al. 2024, Liger Kernel, section 3.2).
     """
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, bias)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _LinearLoss.apply(hidden, weight, bias, judge)  # type: ignore[no-untyped-call]
     return loss
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
+class _LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, bias: torch.Tensor | None
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, judge: BlockLoss
     ) -> torch.Tensor:
-        needs_hidden, needs_weight, _, needs_bias = ctx.needs_input_grad
+        needs_hidden, needs_weight, needs_bias, _ = ctx.needs_input_grad
         loss = torch.zeros((), device=hidden.device)
         hidden_grad = torch.empty_like(hidden) if needs_hidden else None
         weight_grad = torch.zeros_like(weight) if needs_weight else None
         bias_grad = torch.zeros_like(bias) if bias is not None and needs_bias else None
         size = max(1, (BLOCK_LOGITS_ON_GPU if hidden.is_cuda else BLOCK_LOGITS) // len(weight))
         for start in range(0, len(hidden), size):
-            block, wanted = hidden[start : start + size], targets[start : start + size, None]
-            logits = functional.linear(block, weight, bias).float()
-            loss += _to_probabilities(logits, wanted)
-            grad = logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=logits.dtype))
+            rows = slice(start, start + size)
+            block = hidden[rows]
+            found, grad = judge(functional.linear(block, weight, bias).float(), rows)
+            loss += found
             if hidden_grad is not None:
-                hidden_grad[start : start + size] = grad.to(block.dtype) @ weight.to(block.dtype)
+                hidden_grad[rows] = grad.to(block.dtype) @ weight.to(block.dtype)
             if weight_grad is not None:
                 weight_grad += grad.to(block.dtype).T @ block
             if bias_grad is not None:
@@ -125,7 +143,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, loss_grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias = (None if grad is None else grad * loss_grad for grad in ctx.saved_tensors)
-        return hidden, weight, None, bias
+        return hidden, weight, bias, None
 
 
 def _to_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

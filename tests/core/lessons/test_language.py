@@ -16,7 +16,9 @@ from core.catalog import read_spec
 from core.data.examples import write_text
 from core.errors import InvalidSpec
 from core.execution import train
-from core.lessons.losses import soft_cross_entropy, token_loss
+from core.lessons.losses import soft_cross_entropy, taught_tokens, token_loss
+from core.networks import language_modeling
+from core.networks.language_modeling import linear_loss
 from core.training.run import Run
 
 DISTIL: dict[str, Any] = {
@@ -107,6 +109,25 @@ def test_the_tokens_loss_is_the_answers_loss_of_each_token() -> None:
     found = token_loss(logits, teacher, targets, temperature=2.0, alpha=0.7)
     hard = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
     torch.testing.assert_close(found, 0.7 * soft_cross_entropy(logits, teacher, temperature=2.0).sum() + 0.3 * hard)
+
+
+@pytest.mark.parametrize("alpha", [0.7, 1.0])
+def test_the_loss_in_blocks_and_its_gradient_are_those_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, alpha: float
+) -> None:
+    monkeypatch.setattr(language_modeling, "BLOCK_LOGITS", 7 * 11)
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(30, 5), torch.randn(11, 5), torch.randint(11, (30,))
+    teacher = 3 * torch.randn(30, 11)
+    mine, plain = ([each.clone().requires_grad_() for each in (hidden, weight)] for _ in range(2))
+    judge = taught_tokens(lambda rows: teacher[rows], targets, temperature=2.0, alpha=alpha)
+    found = linear_loss(mine[0], mine[1], judge)
+    expected = token_loss(plain[0] @ plain[1].T, teacher, targets, temperature=2.0, alpha=alpha)
+    (found / 30).backward()
+    (expected / 30).backward()
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(mine, plain, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize(
