@@ -1,4 +1,4 @@
-"""Distillation of a language model beside TRL's GKDTrainer and a Trainer that descends the divergence from a teacher."""
+"""Distillation of a language model beside TRL's GKDTrainer, and a Trainer that descends the same divergence."""
 
 from __future__ import annotations
 
