@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "warmup": 0.1,
     "weight_decay": 0.01,
     "validation_fraction": None,
+    "precision": "float32",
 }
 CLIP = 1.0
 

@@ -16,7 +16,13 @@ BATCH, LAYERS = 8, 2
 TEACHERS_STEPS = 100
 WORDS = 60  # of a document: fewer than CONTEXT tokens, so that none is cut short
 JUDGED_ROWS = 64
-SETTINGS: dict[str, Any] = {"learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.01}
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "schedule": "linear",
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "precision": "float32",
+}
 
 
 class Lesson(NamedTuple):

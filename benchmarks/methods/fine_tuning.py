@@ -12,7 +12,13 @@ from benchmarks.frame import Benchmark, Goal, Reading, Side
 from benchmarks.language_models import CONTEXT, held_out, prepared, texts_of
 from benchmarks.timed import Stopwatch, arguments, train_ours, train_theirs
 
-SETTINGS: dict[str, Any] = {"learning_rate": 2e-3, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.01}
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "schedule": "linear",
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "precision": "float32",
+}
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": ["query", "key", "value"]}
 BATCH, LENGTH, ROWS = 16, 64, 8
 HELD_OUT_EVERY = 5
