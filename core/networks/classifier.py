@@ -17,7 +17,7 @@ from core.data.recordings import Hearing
 from core.errors import InvalidData
 from core.networks.hearing import WaveInputs
 from core.networks.saving import save_network
-from core.networks.token_ids import TokenIds, encode
+from core.networks.token_ids import TokenIds, by_length, encode, shortest
 
 Batch = torch.Tensor | Mapping[str, torch.Tensor]
 Examples = torch.Tensor | TokenIds | WaveInputs
@@ -82,6 +82,20 @@ class Classifier:
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits [rows, classes] of uint8 pixels [rows, channels, height, width], features, frames, or tokens."""
+        if isinstance(batch, torch.Tensor) or not self._is_text_on_cpu(batch):
+            return self._logits(batch)
+        groups = by_length(batch["attention_mask"].sum(1))
+        if len(groups) == 1:
+            return self._logits(batch)
+        found = [self._logits(shortest(batch, rows)) for rows in groups]
+        return torch.cat(found)[torch.cat(groups).argsort()]
+
+    def _is_text_on_cpu(self, batch: Mapping[str, torch.Tensor]) -> bool:
+        """Whether padding costs as much as tokens do: a GPU computes it beside them."""
+        is_on_cpu = next(self.network.parameters()).device.type == "cpu"
+        return is_on_cpu and self.kind is Kind.TEXT and "attention_mask" in batch
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
         answer = self.network(**self._arguments(batch))
         logits: torch.Tensor = answer if isinstance(answer, torch.Tensor) else answer.logits
         return logits
@@ -91,7 +105,7 @@ class Classifier:
         seen: list[torch.Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
-            logits = self.logits(batch)
+            logits = self._logits(batch)
         finally:
             hook.remove()
         return logits, seen[0]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 TEXTS_AT_ONCE = 4096
+WORTH_A_GROUP = 192  # places of padding that cost more than going through a network once more
 
 
 class TokenIds:
@@ -34,6 +35,31 @@ class TokenIds:
         source = (starts[:, None] + places).clamp(max=len(self.tokens) - 1)
         ids = torch.where(mask, self.tokens[source].long(), self.pad_token)
         return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def by_length(lengths: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of a batch, int64, in groups of like lengths, so that little is padding when each is cut to its longest.
+
+    Halved where that saves most, and again, as long as it saves WORTH_A_GROUP places.
+    """
+    order = lengths.argsort(stable=True)
+    groups, waiting = [], [order]
+    while waiting:
+        rows = waiting.pop()
+        sizes = lengths[rows]
+        saved = (sizes[-1] - sizes) * torch.arange(1, len(rows) + 1)
+        if int(saved.max()) < WORTH_A_GROUP:
+            groups.append(rows)
+        else:
+            cut = int(saved.argmax()) + 1
+            waiting += [rows[cut:], rows[:cut]]
+    return groups
+
+
+def shortest(batch: Mapping[str, torch.Tensor], rows: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """These rows of what TokenIds gives, without the columns in which all of them are padding."""
+    longest = int(batch["attention_mask"][rows].sum(1).max())
+    return {name: tensor[rows, :longest] for name, tensor in batch.items()}
 
 
 def encode(texts: Sequence[str], tokenizer: Any, *, max_length: int, is_target: bool = False) -> TokenIds:
