@@ -10,6 +10,7 @@ import torch
 
 IGNORED = -100  # the target of a place where nothing is to be predicted
 NO_SEQUENCE = -1  # the sequence of a place that is padding
+SEQUENCES_AT_ONCE = 2**14  # whose places are held at once
 
 
 class PackedBatch(NamedTuple):
@@ -123,14 +124,13 @@ def pack_whole(
     order = torch.tensor([sequence for members in bins for sequence in members])
     sizes = torch.tensor(lengths)
     starts = torch.tensor([sum(lengths[sequence] for sequence in members) for members in bins]).cumsum(0)
-    places = _places(sizes, order)
     return PackedRows(
-        tokens[places],
+        _reordered(tokens, sizes, order),
         sizes[order],
         starts=torch.cat((torch.zeros(1, dtype=torch.int64), starts[:-1])),
         pad_token=pad_token,
-        learned=None if learned is None else learned[places],
-        begins_word=None if begins_word is None else begins_word[places],
+        learned=None if learned is None else _reordered(learned, sizes, order),
+        begins_word=None if begins_word is None else _reordered(begins_word, sizes, order),
     )
 
 
@@ -166,9 +166,14 @@ def _best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
-def _places(lengths: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Where the tokens lie [tokens] if the sequences are taken in this order."""
-    starts = (lengths.cumsum(0) - lengths)[order]
-    sizes = lengths[order]
-    inside = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return starts.repeat_interleave(sizes) + inside
+def _reordered(values: torch.Tensor, lengths: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """The values [tokens] of all sequences, the sequences taken in this order; the places are found block by block."""
+    found = torch.empty_like(values)
+    starts, sizes = (lengths.cumsum(0) - lengths)[order], lengths[order]
+    done = 0
+    for start, size in zip(starts.split(SEQUENCES_AT_ONCE), sizes.split(SEQUENCES_AT_ONCE), strict=True):
+        count = int(size.sum())
+        inside = torch.arange(count) - (size.cumsum(0) - size).repeat_interleave(size)
+        found[done : done + count] = values[start.repeat_interleave(size) + inside]
+        done += count
+    return found

@@ -1,9 +1,11 @@
-"""Documents as token ids, one after another without padding, four bytes a token."""
+"""Documents as token ids, one after another without padding, four bytes a token, on disk rather than in memory."""
 
 from __future__ import annotations
 
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,28 +23,44 @@ class TokenSequences(NamedTuple):
     begins_word: torch.Tensor | None = None  # [tokens of all sequences] bool: whether a word begins there
 
 
-def tokenize(texts: Iterable[str], tokenizer: Any, *, with_words: bool = False) -> TokenSequences:
-    """Each text without special tokens, none cut short.
+def tokenize(texts: Iterable[str], tokenizer: Any, *, with_words: bool = False) -> Iterator[TokenSequences]:
+    """Each text without special tokens, none cut short, many texts at a time.
 
     `tokenizer`: of transformers, with a backend of `tokenizers`; `with_words`: note also where words begin.
     """
-    tokens = array("i")
-    lengths: list[int] = []
-    begins: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # a tokenizer made elsewhere may have been saved with it
     backend.no_padding()
+    encode = backend.encode_batch if with_words else backend.encode_batch_fast  # that one forgets where tokens stood
     for block in _blocks(texts):
-        for encoding in backend.encode_batch(block, add_special_tokens=False):
+        tokens, lengths, begins = array("i"), [], []
+        for encoding in encode(block, add_special_tokens=False):
             ids = encoding.ids
             tokens.extend(ids)
             lengths.append(len(ids))
             if with_words:
                 words = np.array([-1 if word is None else word for word in encoding.word_ids])
                 begins.append(np.diff(words, prepend=-2) != 0)
-    flat = torch.from_numpy(np.frombuffer(tokens, dtype=np.int32).copy()) if tokens else torch.empty(0).int()
-    is_begin = torch.from_numpy(np.concatenate(begins)) if begins else None
-    return TokenSequences(flat, lengths, is_begin)
+        flat = torch.from_numpy(np.frombuffer(tokens, dtype=np.int32)) if tokens else torch.empty(0).int()
+        yield TokenSequences(flat, lengths, torch.from_numpy(np.concatenate(begins)) if begins else None)
+
+
+def gathered(blocks: Iterable[TokenSequences], *, folder: Path) -> TokenSequences:
+    """All sequences together, their tokens in an unnamed file in `folder`, which is mapped.
+
+    Of tokens that are mapped, memory holds as many as it has room for; the system takes it back when it needs it.
+    """
+    lengths: list[int] = []
+    begins: list[torch.Tensor] = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for block in blocks:
+            file.write(block.tokens.numpy().tobytes())
+            lengths += block.lengths
+            begins += [] if block.begins_word is None else [block.begins_word]
+        file.flush()
+        is_empty = not file.tell()
+        tokens = torch.empty(0).int() if is_empty else torch.from_numpy(np.memmap(file, dtype=np.int32, mode="c"))
+    return TokenSequences(tokens, lengths, torch.cat(begins) if begins else None)
 
 
 def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from core.data.examples import write_text
 from core.data.packing import PackedBatch, PackedRows, pack_stream
 from core.data.profile import Kind, Profile
-from core.data.token_sequences import between
+from core.data.token_sequences import between, gathered
 from core.errors import InvalidData
 from core.networks.language_modeling import keeps_apart, next_token_loss, vocabulary_head
 from core.networks.language_models import GPT2, DecoderArchitecture, build_decoder
@@ -147,12 +148,15 @@ class DecoderModel:
     tokenizer: Any
     context_length: int
     head: nn.Linear | None
+    folder: Path  # where tokens go
 
     def rows(self, texts: Iterable[str]) -> PackedRows:
         """The texts one after another, each between its begin and its end, cut wherever a row is full."""
         vocabulary = self.network.config.vocab_size
         found = read_tokens(texts, self.tokenizer, vocabulary=vocabulary)
-        tokens, lengths, _ = between(found, first=self.tokenizer.bos_token_id, last=self.tokenizer.eos_token_id)
+        first, last = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        bounded = (between(block, first=first, last=last) for block in found)
+        tokens, lengths, _ = gathered(bounded, folder=self.folder)
         return pack_stream(tokens, lengths, row_length=self.context_length, pad_token=self.tokenizer.pad_token_id or 0)
 
     def loss(self, batch: PackedBatch) -> torch.Tensor:
@@ -184,7 +188,7 @@ def open_model(spec: CausalLanguageModelSpec, documents: Documents, run: Run) ->
     else:
         network, tokenizer, context = open_base(spec, run)
     network.to(run.device)
-    return DecoderModel(network, tokenizer, context, vocabulary_head(network))
+    return DecoderModel(network, tokenizer, context, vocabulary_head(network), run.folder)
 
 
 def open_base(spec: CausalLanguageModelSpec, run: Run) -> tuple[Any, Any, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -15,7 +16,7 @@ from core.data.examples import write_text
 from core.data.masking import Masking, generator_of
 from core.data.packing import IGNORED, PackedBatch, PackedRows, pack_singly, pack_whole
 from core.data.profile import Kind, Profile
-from core.data.token_sequences import between, cut
+from core.data.token_sequences import between, cut, gathered
 from core.errors import InvalidData
 from core.networks.language_models import BERT, EncoderArchitecture, build_encoder
 from core.networks.masked_modeling import can_pack, masked_logits, prediction_head
@@ -167,14 +168,16 @@ class EncoderModel:
     is_whole_word: bool
     head: Sequence[nn.Module]
     is_packed: bool
+    folder: Path  # where tokens go
 
     def rows(self, texts: Iterable[str]) -> PackedRows:
         """The texts in rows; long ones go on in another sequence, short ones share a row."""
         vocabulary = self.network.config.vocab_size
         found = read_tokens(texts, self.tokenizer, vocabulary=vocabulary, with_words=self.is_whole_word)
         begin, end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
-        pieces = cut(found, longest=self.context_length - (begin is not None) - (end is not None))
-        tokens, lengths, begins_word = between(pieces, first=begin, last=end)
+        longest = self.context_length - (begin is not None) - (end is not None)
+        pieces = (between(cut(block, longest=longest), first=begin, last=end) for block in found)
+        tokens, lengths, begins_word = gathered(pieces, folder=self.folder)
         pad = self.tokenizer.pad_token_id
         if not self.is_packed:
             return pack_singly(tokens, lengths, pad_token=pad, begins_word=begins_word)
@@ -210,7 +213,7 @@ def open_model(spec: MaskedLanguageModelSpec, documents: Documents, run: Run) ->
     if not is_packed:
         run.message("This base cannot tell texts apart that share a row: each gets a row of its own, which is slower")
     return EncoderModel(
-        network, tokenizer, context, masking, spec.whole_word_masking, prediction_head(network), is_packed
+        network, tokenizer, context, masking, spec.whole_word_masking, prediction_head(network), is_packed, run.folder
     )
 
 

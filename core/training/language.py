@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -86,19 +86,28 @@ def choose_context(spec: LanguageSpec, limit: int | None) -> int:
     return spec.context_length or min(CONTEXT_LENGTH, limit)
 
 
-def read_tokens(texts: Iterable[str], tokenizer: Any, *, vocabulary: int, with_words: bool = False) -> TokenSequences:
-    """The texts' tokens, of which a network knows `vocabulary`; raises InvalidData where they do not fit together."""
+def read_tokens(
+    texts: Iterable[str], tokenizer: Any, *, vocabulary: int, with_words: bool = False
+) -> Iterator[TokenSequences]:
+    """The texts' tokens, many texts at a time, of which a network knows `vocabulary`.
+
+    Raises InvalidData where they do not fit together.
+    """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise InvalidData("the base has no tokenizer.json: save its tokenizer as a fast one", param="base")
-    found = tokenize(texts, tokenizer, with_words=with_words)
-    if not len(found.tokens):
+    is_empty = True
+    for found in tokenize(texts, tokenizer, with_words=with_words):
+        if not len(found.tokens):
+            continue
+        is_empty = False
+        if int(found.tokens.max()) >= vocabulary:
+            raise InvalidData(
+                f"the base's tokenizer has tokens beyond the {vocabulary:,} that its network knows: they are no pair",
+                param="base",
+            )
+        yield found
+    if is_empty:
         raise InvalidData("the documents hold no text that the tokenizer knows", param="dataset")
-    if int(found.tokens.max()) >= vocabulary:
-        raise InvalidData(
-            f"the base's tokenizer has tokens beyond the {vocabulary:,} that its network knows: they are not a pair",
-            param="base",
-        )
-    return found
 
 
 def decaying_matrices(network: nn.Module, spec: TrainingSpec, *, beta2: float) -> AdamW:
