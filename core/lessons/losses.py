@@ -85,11 +85,15 @@ def taught_tokens(
     """`token_loss` with its gradient, for `linear_loss`; `teacher(rows)`: the teacher's logits [rows, vocabulary]."""
 
     def judge(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        student = functional.log_softmax(logits / temperature, dim=1)
-        wanted = functional.log_softmax(teacher(rows).float() / temperature, dim=1)
+        is_soft = temperature != 1  # of a large vocabulary, each time through the logits counts
+        wanted = teacher(rows).float()
+        student = functional.log_softmax(logits / temperature if is_soft else logits, dim=1)
+        wanted = functional.log_softmax(wanted / temperature if is_soft else wanted, dim=1)
         shares = wanted.exp()
         loss = alpha * temperature**2 * (wanted.sub_(student).mul_(shares)).sum()
-        grad = student.exp_().sub_(shares).mul_(alpha * temperature)
+        grad = student.exp_().sub_(shares)
+        if alpha * temperature != 1:
+            grad.mul_(alpha * temperature)
         if alpha < 1:
             true = targets[rows, None]
             plain = functional.log_softmax(logits, dim=1)

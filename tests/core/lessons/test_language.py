@@ -111,18 +111,18 @@ def test_the_tokens_loss_is_the_answers_loss_of_each_token() -> None:
     torch.testing.assert_close(found, 0.7 * soft_cross_entropy(logits, teacher, temperature=2.0).sum() + 0.3 * hard)
 
 
-@pytest.mark.parametrize("alpha", [0.7, 1.0])
+@pytest.mark.parametrize(("alpha", "temperature"), [(0.7, 2.0), (1.0, 2.0), (1.0, 1.0), (0.5, 1.0)])
 def test_the_loss_in_blocks_and_its_gradient_are_those_of_the_whole(
-    monkeypatch: pytest.MonkeyPatch, alpha: float
+    monkeypatch: pytest.MonkeyPatch, alpha: float, temperature: float
 ) -> None:
     monkeypatch.setattr(language_modeling, "BLOCK_LOGITS", 7 * 11)
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(30, 5), torch.randn(11, 5), torch.randint(11, (30,))
     teacher = 3 * torch.randn(30, 11)
     mine, plain = ([each.clone().requires_grad_() for each in (hidden, weight)] for _ in range(2))
-    judge = taught_tokens(lambda rows: teacher[rows], targets, temperature=2.0, alpha=alpha)
+    judge = taught_tokens(lambda rows: teacher[rows], targets, temperature=temperature, alpha=alpha)
     found = linear_loss(mine[0], mine[1], judge)
-    expected = token_loss(plain[0] @ plain[1].T, teacher, targets, temperature=2.0, alpha=alpha)
+    expected = token_loss(plain[0] @ plain[1].T, teacher, targets, temperature=temperature, alpha=alpha)
     (found / 30).backward()
     (expected / 30).backward()
     torch.testing.assert_close(found, expected)
