@@ -19,10 +19,9 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound, WeightworksError
 from core.jobs.database import AWAY
 from core.jobs.events import NewEvent
-from core.jobs.inputs import FileInput, ModelInput, lineage_of, resolve_references
-from core.jobs.leases import forgive_attempt, latest_checkpoints
+from core.jobs.inputs import lineage_of
+from core.jobs.leases import forgive_attempt
 from core.jobs.status import Asked
-from core.placement import Saved, place_checkpoints, place_inputs
 from core.settings import Settings
 from core.storage import Storage, refusal_of, sample_key
 from worker.checkpoints import CheckpointShelf
@@ -30,6 +29,7 @@ from worker.errands import Answer, Errands
 from worker.journal import RETRY_SECONDS, Journal, first_line
 from worker.memory import taken_bytes
 from worker.output import OutputLines
+from worker.placing import bring, look_up
 from worker.rate import Rate
 from worker.stopping import NEVER, Stopping
 from worker.trainers import Trainer, Zygote, ZygoteDied
@@ -312,31 +312,15 @@ class Supervisor:
     def _place_inputs(self) -> None:
         """Have what the spec names brought to where the trainer can read it, and tell it where that is."""
         try:
-            found, saved = self._resolve(self._wanted or {})
+            needs = look_up(self.claim, self._wanted or {}, self.journal)
         except AWAY:
             self._place_at = time.monotonic() + RETRY_SECONDS
         except NotFound as error:
             self._give_up(error, is_retryable=False)
         else:
             self._place_at = NEVER
-            self.errands.send(partial(self._bring, found, saved), then=self._order)
-
-    def _resolve(self, wanted: dict[str, Any]) -> tuple[Mapping[str, FileInput | ModelInput], list[Saved]]:
-        claim, files, models = self.claim, wanted["files"], wanted["models"]
-        with self.journal.read() as session:
-            found = resolve_references(
-                session, project_id=claim.project_id, job_id=claim.job_id, files=files, models=models
-            )
-            saved = [Saved(row.key, row.step, row.sha256) for row in latest_checkpoints(session, claim.job_id)]
-        self.lineage.update(lineage_of(found))
-        return found, saved
-
-    def _bring(self, found: Mapping[str, FileInput | ModelInput], saved: Sequence[Saved]) -> dict[str, Any]:
-        """Beside the loop: what may take as long as the network needs for the data."""
-        return {
-            "inputs": place_inputs(found, storage=self._storage, folder=self._folder / "inputs"),
-            "checkpoints": place_checkpoints(saved, storage=self._storage, folder=self._folder / "resume"),
-        }
+            self.lineage.update(lineage_of(needs.inputs))
+            self.errands.send(partial(bring, needs, storage=self._storage, folder=self._folder), then=self._order)
 
     def _order(self, answer: Answer[dict[str, Any]]) -> None:
         try:
