@@ -129,7 +129,7 @@ def test_trains_images_with_every_architecture(tmp_path: Path, architecture: dic
     spec = {
         "method": "classification",
         "architecture": architecture,
-        "epochs": 20,
+        "epochs": 40,
         "learning_rate": 5e-3,
         "batch_size": 16,
     }
