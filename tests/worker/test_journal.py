@@ -15,7 +15,7 @@ from core.jobs.leases import LeaseLost
 from core.jobs.models import Job
 from core.progress import Publisher
 from core.spec import MethodSpec
-from worker.journal import Journal
+from worker.journal import GATHER_SECONDS, Journal
 
 PROJECT = "proj-test"
 
@@ -102,3 +102,26 @@ def test_nothing_is_told_once_the_lease_may_be_someone_elses(database: Database,
         late.close(lambda session: leases.release_job(session, late.claim))
     assert "late" not in str(in_sql(database, job_id))
     assert "late" not in str(in_redis(publisher, job_id))
+
+
+def test_many_steps_cost_redis_one_round_trip_a_moment(
+    database: Database, publisher: Publisher, redis_client: redis.Redis
+) -> None:
+    submit(database)
+    journal = claim(database, publisher)
+    journal.open()
+    commands, started_at = calls(redis_client), time.monotonic()
+    for step in range(300):
+        journal.add(NewEvent("metrics", data={"step": step, "values": {"loss": 0.5}}))
+        journal.publish()
+        time.sleep(0.001)
+    moments = 1 + int((time.monotonic() - started_at) / GATHER_SECONDS)
+    made = {name: count - commands.get(name, 0) for name, count in calls(redis_client).items()}
+    assert 0 < made["expire"] <= moments  # one in each message, whose commands are answered together
+    assert made["xadd"] <= 300
+    assert {name for name, count in made.items() if count} == {"xadd", "expire", "info"}
+
+
+def calls(client: redis.Redis) -> dict[str, int]:
+    """How often each command was executed."""
+    return {name.removeprefix("cmdstat_"): told["calls"] for name, told in client.info("commandstats").items()}
