@@ -119,7 +119,7 @@ LISTS: dict[str, Callable[[Session], Any]] = {
     "events of a type": partial(list_events, job_id=OLD, types=["status"], limit=20),
 }
 OTHERS: dict[str, Callable[[Session], Any]] = {
-    "who shows a key": partial(keys.find_key, secret="ww-unknown"),
+    "who shows a key": partial(keys.find_keys, secrets=["ww-unknown"]),
     "a look at a waiting job": look,
     "a claim, a renewal, an end": finish,
     "the sweeper's leases": partial(leases.suspect_leases, lease_seconds=60),
