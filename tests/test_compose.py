@@ -26,7 +26,8 @@ def compose() -> dict[str, Any]:
 
 def test_every_setting_that_it_names_exists(compose: dict[str, Any]) -> None:
     known = {f"WEIGHTWORKS_{name.upper()}" for name in Settings.model_fields}
-    named = set(re.findall(r"WEIGHTWORKS_\w+", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    files = [ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("docker-compose.*.yml")]
+    named = {name for file in files for name in re.findall(r"WEIGHTWORKS_\w+", file.read_text(encoding="utf-8"))}
     targets = {mount["target"].upper() for service in SERVERS for mount in compose["services"][service]["secrets"]}
     assert named | targets | {f"WEIGHTWORKS_{name}" for name in SETTINGS} <= known
     assert set(re.findall(r"WEIGHTWORKS_\w+", (ROOT / "Dockerfile").read_text(encoding="utf-8"))) <= known
