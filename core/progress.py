@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -60,6 +62,7 @@ class Publisher:
             socket_connect_timeout=PUBLISH_SECONDS,
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),  # redis-py 8 would try ten times
         )
+        self.client.connection_pool.connection_class = _named_in_time(self.client.connection_pool.connection_class)
         self._silent_until = 0.0
 
     def publish(self, events: Iterable[Event]) -> None:
@@ -99,6 +102,30 @@ class Publisher:
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
+
+
+def _named_in_time(connection_class: Any) -> Any:
+    """The same kind of connection, but one whose host's name is looked up for PUBLISH_SECONDS at most.
+
+    No timeout of a socket bounds that: a container that is away takes its name along, and each look took 10 seconds.
+    """
+
+    class NamedInTime(connection_class):  # type: ignore[misc]
+        def _connect(self) -> Any:
+            look = threading.Thread(target=_look_up, args=(getattr(self, "host", None),), daemon=True)
+            look.start()
+            look.join(PUBLISH_SECONDS)
+            if look.is_alive():
+                raise redis.TimeoutError(f"the address of {self.host} could not be found in time")
+            return super()._connect()
+
+    return NamedInTime
+
+
+def _look_up(host: str | None) -> None:
+    if host is not None:  # as is that of a socket in a folder
+        with contextlib.suppress(OSError):
+            socket.getaddrinfo(host, None)
 
 
 class Tail:
