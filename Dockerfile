@@ -25,9 +25,10 @@ print(*project["dependencies"], *project["optional-dependencies"]["server"], sep
     && pip --python /opt/venv/bin/python install --constraint requirements.lock --requirement server.txt \
     && find /opt/venv/lib -type d -name tests -prune -exec rm -r {} +
 
+# The client apart from the rest, which is large and changes seldom.
 COPY README.md ./
 COPY weightworks weightworks
-RUN pip --python /opt/venv/bin/python install --no-deps .
+RUN pip --python /opt/venv/bin/python install --no-deps --target /opt/client .
 
 
 FROM python:3.11-slim-bookworm
@@ -36,11 +37,12 @@ FROM python:3.11-slim-bookworm
 ARG PACKAGES=
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends tini ${PACKAGES} \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp weightworks \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+    && useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /tmp weightworks \
     && install --directory --owner weightworks --group weightworks --mode 700 /var/lib/weightworks /var/lib/gpus
 
 COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder /opt/client /opt/client
 WORKDIR /srv/weightworks
 COPY alembic.ini ./
 COPY migrations migrations
@@ -50,7 +52,8 @@ COPY worker worker
 RUN /opt/venv/bin/python -m compileall -q .
 
 USER 10001:10001
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/venv/bin:/opt/client/bin:$PATH \
+    PYTHONPATH=/opt/client \
     PYTHONUNBUFFERED=1 \
     MPLCONFIGDIR=/tmp/matplotlib \
     WEIGHTWORKS_STORAGE_URL=/var/lib/weightworks

@@ -188,7 +188,8 @@ def kill_redis(engine: Engine, job: Watched) -> None:
     job.until_seen("checkpoint")
     engine.kill(engine.containers("redis")[0])
     say(f"{job.label}: killed the container of Redis")
-    job.until_seen("metrics")
+    for _ in range(3):
+        job.until_seen("metrics")
     say(f"{job.label}: trains on, and its watcher hears of it, without Redis")
     engine.up()
     engine.until_healthy("redis")
