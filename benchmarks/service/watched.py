@@ -37,12 +37,7 @@ def measure_ours(steps: int) -> Reading:
     first, last = seen[0], seen[-1]
     made = last.data["step"] - first.data["step"]
     assert made == steps - 1, f"the events tell of {made} steps between the first and the last of {steps}"
-    quality = {
-        "train_loss": last.data["values"]["train_loss"]
-        if "train_loss" in last.data["values"]
-        else last.data["values"]["loss"],
-        "events": len(seen),
-    }
+    quality = {"train_loss": last.data["values"]["loss"], "events": len(seen)}
     return Reading(last.created_at - first.created_at, quality, cpu_seconds=used)
 
 
