@@ -17,6 +17,7 @@ import time
 from collections import deque
 from typing import Any
 
+MOST_FAILURES = 200
 HEAD_END, LENGTH = b"\r\n\r\n", b"content-length:"
 
 
@@ -73,58 +74,77 @@ class Requests:
         return f"{self._head}{len(body)}\r\n\r\n{body}".encode()
 
 
-async def connect(order: dict[str, Any], count: int) -> list[Connection]:
-    """So many open connections."""
-    loop = asyncio.get_running_loop()
-    made = [await loop.create_connection(Connection, order["host"], order["port"]) for _ in range(count)]
-    return [protocol for _, protocol in made]
+async def connect(order: dict[str, Any]) -> Connection:
+    """An open connection."""
+    _, protocol = await asyncio.get_running_loop().create_connection(Connection, order["host"], order["port"])
+    return protocol
 
 
-async def send_at_will(order: dict[str, Any]) -> list[float]:
-    """Seconds that each answer took; all clients send again as soon as they can."""
-    requests, latencies = Requests(order), []
+async def connect_again(order: dict[str, Any], error: Exception, failures: list[str]) -> Connection:
+    """Another connection, with the failure of the last one noted; raises it where there were too many."""
+    failures.append(str(error))
+    if len(failures) > MOST_FAILURES:
+        raise error
+    return await connect(order)
+
+
+async def send_at_will(order: dict[str, Any]) -> tuple[list[float], list[str]]:
+    """Seconds that each answer took, and what failed; all clients send again as soon as they can."""
+    requests, latencies, failures = Requests(order), [], []
     ends_at = time.perf_counter() + order["seconds"]
 
-    async def client(connection: Connection) -> None:
+    async def client() -> None:
+        connection = await connect(order)
         while (sent_at := time.perf_counter()) < ends_at:
-            await connection.request(requests.next())
-            latencies.append(time.perf_counter() - sent_at)
+            try:
+                await connection.request(requests.next())
+                latencies.append(time.perf_counter() - sent_at)
+            except ConnectionError as error:
+                connection = await connect_again(order, error, failures)
 
-    await asyncio.gather(*[client(connection) for connection in await connect(order, order["clients"])])
-    return latencies
+    await asyncio.gather(*[client() for _ in range(order["clients"])])
+    return latencies, failures
 
 
-async def send_at_rate(order: dict[str, Any]) -> list[float]:
-    """Seconds from when each request was due to its answer; one that finds no client free waits for one."""
-    requests, latencies = Requests(order), []
+async def send_at_rate(order: dict[str, Any]) -> tuple[list[float], list[str]]:
+    """Seconds from when each request was due to its answer, and what failed; without a client that is free it waits."""
+    requests, latencies, failures = Requests(order), [], []
     starts_at = time.perf_counter()
     due = deque(starts_at + number / order["rate"] for number in range(int(order["seconds"] * order["rate"])))
 
-    async def client(connection: Connection) -> None:
+    async def client() -> None:
+        connection = await connect(order)
         while due:
             due_at = due.popleft()
             await asyncio.sleep(due_at - time.perf_counter())
-            await connection.request(requests.next())
-            latencies.append(time.perf_counter() - due_at)
+            try:
+                await connection.request(requests.next())
+                latencies.append(time.perf_counter() - due_at)
+            except ConnectionError as error:
+                connection = await connect_again(order, error, failures)
 
-    await asyncio.gather(*[client(connection) for connection in await connect(order, order["clients"])])
-    return latencies
+    await asyncio.gather(*[client() for _ in range(order["clients"])])
+    return latencies, failures
 
 
 def main() -> None:
     """Measure as the order says and print it."""
     order = json.load(sys.stdin)
     started_at = time.perf_counter()
-    latencies = sorted(asyncio.run((send_at_rate if order.get("rate") else send_at_will)(order)))
+    latencies, failures = asyncio.run((send_at_rate if order.get("rate") else send_at_will)(order))
+    latencies.sort()
     seconds = time.perf_counter() - started_at
     usage = resource.getrusage(resource.RUSAGE_SELF)
     told = {
         "count": len(latencies),
+        "failed": len(failures),
         "per_second": len(latencies) / seconds,
         "p50_ms": 1000 * latencies[len(latencies) // 2],
         "p99_ms": 1000 * latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)],
         "own_cpu_share": (usage.ru_utime + usage.ru_stime) / seconds,
     }
+    if failures:
+        print(f"{len(failures)} requests failed, the first: {failures[0]}", file=sys.stderr)
     print(json.dumps(told))
 
 

@@ -156,13 +156,13 @@ def migrate(folder: Path, environment: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def mlflow(folder: Path, database_url: str) -> Iterator[Server]:
+def mlflow(folder: Path, database_url: str, **environment: str) -> Iterator[Server]:
     """MLflow's tracking server with one process, as `mlflow server --workers 1` starts it."""
     port = free_port()
     options = ["--backend-store-uri", database_url, "--port", str(port), "--workers", "1"]
     options += ["--artifacts-destination", str(folder / "artifacts")]
     command = [sys.executable, "-m", "mlflow", "server", *options]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", **environment}
     with running("mlflow", command, folder, ready=answers(f"http://127.0.0.1:{port}/health"), **quiet) as child:
         yield Server(port, "", child)
 

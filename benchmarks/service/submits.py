@@ -48,7 +48,8 @@ def measure_mlflow(kind: str, runs: int) -> Reading:
     with ExitStack() as stack:
         folder = client_folder()
         url = stack.enter_context(servers.database(kind, folder))
-        server = stack.enter_context(servers.mlflow(folder, url))
+        # Processes that wait for jobs of its own, which nobody gives it here, take CPU from it as they start.
+        server = stack.enter_context(servers.mlflow(folder, url, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"))
         http = stack.enter_context(server.client())
         path = "/api/2.0/mlflow/runs/create"
         http.post(path, json={"experiment_id": "0"}).raise_for_status()
@@ -76,13 +77,15 @@ def measure(server: servers.Server, order: dict[str, Any], url: str, *, table: s
     fast = load(server, **order, clients=CLIENTS, seconds=SECONDS, first=MANY)
     used = cpu_seconds(server.child.pid) - before
     rated = load(server, **order, clients=CLIENTS, seconds=RATE_SECONDS, rate=RATE, first=2 * MANY)
-    answered = fast["count"] + rated["count"]
-    assert count(url, table) - rows == answered, f"{count(url, table) - rows} rows of {answered} answers"
+    answered, failed = fast["count"] + rated["count"], fast["failed"] + rated["failed"]
+    made = count(url, table) - rows
+    assert answered <= made <= answered + failed, f"{made} rows of {answered} answers"
     quality = {
         "p50_ms": fast["p50_ms"],
         "p99_ms": fast["p99_ms"],
         f"p50_ms_at_{RATE}": rated["p50_ms"],
         f"p99_ms_at_{RATE}": rated["p99_ms"],
+        "failed": failed,
         "cpu_ms_each": 1000 * used / fast["count"],
         "load_cpu_share": fast["own_cpu_share"],
     }
@@ -93,7 +96,7 @@ def load(server: servers.Server, **order: Any) -> dict[str, Any]:
     """Have the load generator do this."""
     order |= {"host": "127.0.0.1", "port": server.port}
     command = [sys.executable, "-m", "benchmarks.service.load"]
-    done = subprocess.run(command, input=json.dumps(order), check=True, capture_output=True, text=True)
+    done = subprocess.run(command, input=json.dumps(order), check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout))
 
 
@@ -142,7 +145,11 @@ def beside_mlflow(kind: str, name: str, ours: Callable[[int], Reading], mlflow: 
         what=f"durable submits a second, one API process, 16 clients, {name}",
         unit="submits/s",
         more_is_better=True,
-        goal=Goal(f"at least 5x MLflow; p99 under 50 ms at {RATE}/s", ratio=5.0, limits={f"p99_ms_at_{RATE}": 50.0}),
+        goal=Goal(
+            f"at least 5x MLflow; p99 under 50 ms at {RATE}/s",
+            ratio=5.0,
+            limits={f"p99_ms_at_{RATE}": 50.0, "failed": 0},
+        ),
         ours=Side("Weightworks", ours, packages=("fastapi", "uvicorn", "sqlalchemy", *database)),
         peers=(Side("MLflow server", mlflow, packages=("mlflow", "sqlalchemy", *theirs), is_peer=True),),
         size="jobs in the table",
