@@ -81,7 +81,9 @@ bench-setup: .cache/bench/.installed
 	test -x .cache/bench/bin/python || $(BIN)/python -m venv .cache/bench
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	  > "$$(.cache/bench/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ours.pth"
-	.cache/bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	grep '^torch==' requirements.lock > .cache/bench/constraints.txt
+	.cache/bench/bin/python -m pip install --quiet --constraint .cache/bench/constraints.txt \
+	  --requirement benchmarks/requirements.txt
 	.cache/bench/bin/python -m pip install --quiet --no-deps --upgrade --target .cache/bench/apart \
 	  --requirement benchmarks/requirements-apart.txt
 	touch $@
