@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from typing import Any
 
@@ -12,13 +13,20 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from core.jobs.status import Role, Status, UploadStatus
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_making = threading.Lock()
+_last = 0  # the number of the last id
 
 
 def new_id(prefix: str) -> str:
-    """An id that sorts by the time it was made: milliseconds, then 60 random bits."""
-    milliseconds = int(time.time() * 1000)
-    when = "".join(_ALPHABET[(milliseconds >> shift) & 31] for shift in range(45, -5, -5))
-    return f"{prefix}-{when}{''.join(secrets.choice(_ALPHABET) for _ in range(12))}"
+    """An id that sorts by the time it was made: milliseconds, then 60 random bits.
+
+    Of one process, each id sorts behind the one before, also within a millisecond: jobs go by age, then by id.
+    """
+    global _last
+    with _making:
+        _last = max((int(time.time() * 1000) << 60) + secrets.randbits(60), _last + 1 + secrets.randbits(32))
+        number = _last
+    return f"{prefix}-{''.join(_ALPHABET[(number >> shift) & 31] for shift in range(105, -5, -5))}"
 
 
 class Base(DeclarativeBase):

@@ -51,6 +51,11 @@ def test_projects_take_turns_and_each_goes_by_priority_then_age(database: Databa
     assert [claim(database).job_id for _ in range(5)] == [urgent[0], second[0], first[0], second[1], first[1]]
 
 
+def test_jobs_of_one_moment_go_in_the_order_in_which_they_came(database: Database, projects: list[str]) -> None:
+    jobs = submit_to(database, projects[0], 20)
+    assert [claim(database).job_id for _ in jobs] == jobs
+
+
 def test_who_was_served_longest_ago_is_next_where_all_run_equally_many(database: Database, projects: list[str]) -> None:
     for one in projects[:3]:
         submit_to(database, one, 3)
