@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,28 +19,46 @@ SHARED_NOISE = 16  # the fewest noise words of a group of centres; with fewer, e
 SHARED_NOISE_CBOW = 8  # the same where each centre predicts but one word
 
 
-class Block(NamedTuple):
-    """Words in the order of the text, in groups of `size` centres, each with all places in any of their windows.
+class Bags(NamedTuple):
+    """Lists of numbers, one after the other, as `embedding_bag` takes them."""
 
-    Windows end where a document does: places of another document have no weight, and so have those of the padding.
-    In skip-gram a group predicts what is nearby, in CBOW its centres; both against noise words that it shares.
+    members: torch.Tensor  # [members of all bags] int64
+    starts: torch.Tensor  # [bags] int64, where each bag's begin
+
+    @classmethod
+    def of(cls, members: torch.Tensor, lengths: torch.Tensor) -> Bags:
+        """From the members and their number in each bag."""
+        return cls(members, lengths.cumsum(0) - lengths)
+
+    def to(self, device: torch.device | None) -> Bags:
+        """The same on a device."""
+        return Bags(self.members.to(device), self.starts.to(device))
+
+
+NO_WEIGHTS = torch.empty(0)
+NO_BAGS = Bags(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+
+
+class Block(NamedTuple):
+    """Words in the order of the text, in groups of `size` centres that share noise words.
+
+    Windows end where a document does: places of another document are in none, and so are those of the padding.
+    In skip-gram a group predicts what is nearby, each place by its weight; in CBOW what is nearby predicts the centres.
+    Skip-gram has a row of places for each group, and no bags; CBOW one for all groups, and no weights or pulls.
     """
 
     centres: torch.Tensor  # [groups, size] int64 words
-    nearby: torch.Tensor  # [groups, places] int64 words: the centres, and a window before and behind them
+    nearby: torch.Tensor  # [groups or 1, places] int64 words: the centres, and a window before and behind them
+    counts: torch.Tensor  # [groups, size] each centre's weights together, or the places in its window
+    noise: torch.Tensor  # [groups, negatives] int64 words, drawn by frequency ** 0.75; there may be none
+    predicted: torch.Tensor  # int64 true words and noise, [groups, places + negatives] or [all centres + all noise]
     weights: torch.Tensor  # [groups, places, size] of each place for each centre
-    counts: torch.Tensor  # [groups, size] each centre's weights together
-    predicted: torch.Tensor  # [groups, true words + negatives] int64 words; noise is drawn by frequency ** 0.75
-    pulls: torch.Tensor  # [groups, true words + negatives, size] the weight of each for each centre, below 0 for noise
-    negatives: int  # may be 0
+    pulls: torch.Tensor  # [groups, places + negatives, size] the weight of each for each centre, below 0 for noise
+    near: Bags  # the places in each centre's window
+    near_to: Bags  # the centres in whose window each place is
     step: int
     epoch: int
     is_epoch_end: bool
-
-    @property
-    def noise(self) -> torch.Tensor:
-        """The noise words, [groups, negatives] int64."""
-        return self.predicted[:, self.predicted.shape[1] - self.negatives :]
 
 
 class WordWindows(Sequence[Block]):
@@ -83,8 +101,6 @@ class WordWindows(Sequence[Block]):
         self._bands = window_bands(window, is_weighed=not is_cbow)
         self._places = self.size + 2 * window
         self._noise_share = (negative or 0) / max(1, self.negatives)  # of a prediction, for each noise word
-        own = (torch.eye(self.size), torch.full((self.negatives, self.size), -self._noise_share))
-        self._own_pulls = torch.cat(own).to(device)  # of CBOW, where a word's mean predicts the word alone
         self._order = lru_cache(maxsize=1)(self._draw_order)
         self._chunk = lru_cache(maxsize=1)(self._draw_chunk)
 
@@ -96,56 +112,70 @@ class WordWindows(Sequence[Block]):
             raise IndexError(index)
         epoch, place = divmod(index, self.per_epoch)
         chunk, part = divmod(place, self.chunk_steps)
-        centres, nearby, weights, counts, predicted, pulls = self._chunk(epoch, self._order(epoch)[chunk])[part]
-        return Block(
-            centres=centres,
-            nearby=nearby,
-            weights=weights,
-            counts=counts,
-            predicted=predicted,
-            pulls=pulls,
-            negatives=self.negatives,
-            step=index,
-            epoch=epoch,
-            is_epoch_end=place == self.per_epoch - 1,
+        is_last = place == self.per_epoch - 1
+        return self._chunk(epoch, self._order(epoch)[chunk])[part]._replace(
+            step=index, epoch=epoch, is_epoch_end=is_last
         )
 
     def _draw_order(self, epoch: int) -> list[int]:
         return torch.randperm(self.chunks, generator=self._generator(epoch)).tolist()
 
-    def _draw_chunk(self, epoch: int, chunk: int) -> list[tuple[torch.Tensor, ...]]:
-        """The first six fields of each step's block."""
+    def _draw_chunk(self, epoch: int, chunk: int) -> list[Block]:
+        """Each step's block, but for its place."""
         generator = self._generator(epoch, chunk + 1)
         here = slice(chunk * self.chunk_length, (chunk + 1) * self.chunk_length)
         words, owners = self.corpus.tokens[here], self.corpus.documents[here]
-        chosen = (torch.rand(len(words), generator=generator) < self._kept[words]).nonzero().view(-1)
+        is_kept = torch.rand(len(words), generator=generator) < self._kept[words]
+        chosen = torch.from_numpy(np.flatnonzero(is_kept.numpy()))  # ten times as fast as nonzero
         words, owners = words.index_select(0, chosen).long(), owners.index_select(0, chosen)
         groups = max(1, -(-len(words) // (self.chunk_steps * self.size)))
         missing = self.chunk_steps * groups * self.size - len(words)
         padded = pad(words, (self.window, self.window + missing))
         centres = padded[self.window : len(padded) - self.window].view(-1, self.size)
-        nearby = padded.unfold(0, self._places, self.size)
         noise = self._draw_noise((len(centres), self.negatives), generator)
-        predicted = torch.cat((centres if self.is_cbow else nearby, noise), 1)
         radii = torch.tensor(self.window)
         if self.is_cbow:
             radii = torch.randint(1, self.window + 1, (len(words),), generator=generator)
         before, behind = reaches(owners, radii)
-        counts, weights, pulls = self._weigh(pad(before * (self.window + 1) + behind, (0, missing)))
-        parts = (part.to(self.device) for part in (centres, nearby.contiguous(), weights, counts, predicted, pulls))
-        return list(zip(*(part.split(groups) for part in parts), strict=True))
+        bands = self._bands.index_select(0, pad(before * (self.window + 1) + behind, (0, missing)))
+        lay_out = self._cbow_fields if self.is_cbow else self._skip_gram_fields
+        counts = bands.sum(1).view(-1, self.size)
+        fields = zip(*(part.to(self.device).split(groups) for part in (centres, counts, noise)), strict=True)
+        return [
+            Block(centres=own, counts=sums, noise=drawn, step=0, epoch=0, is_epoch_end=False, **rest)
+            for (own, sums, drawn), rest in zip(fields, lay_out(padded, noise, bands, groups), strict=True)
+        ]
 
-    def _weigh(self, bands: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The counts, weights and pulls of groups, from the row of each centre in the bands, [centres]."""
-        width = 2 * self.window + 1
-        counts = self._bands.sum(1)[bands].view(-1, self.size)
-        pulls = torch.zeros(len(counts), self._places + (0 if self.is_cbow else self.negatives), self.size)
-        diagonal = pulls.as_strided((len(counts), self.size, width), (pulls.stride(0), self.size + 1, self.size))
-        diagonal.copy_(self._bands.index_select(0, bands).view(diagonal.shape))
-        if self.is_cbow:
-            return counts, pulls, self._own_pulls.expand(len(counts), -1, -1)
-        pulls[:, self._places :] = (counts * -self._noise_share)[:, None]
-        return counts, pulls[:, : self._places], pulls
+    def _skip_gram_fields(
+        self, padded: torch.Tensor, noise: torch.Tensor, bands: torch.Tensor, groups: int
+    ) -> Iterator[dict[str, Any]]:
+        """What skip-gram's blocks have beside; `bands` [centres, 2 * window + 1] the weights around each."""
+        nearby = padded.unfold(0, self._places, self.size)
+        pulls = torch.zeros(len(nearby), self._places + self.negatives, self.size)
+        shape = (len(nearby), self.size, bands.shape[1])
+        diagonal = pulls.as_strided(shape, (pulls.stride(0), self.size + 1, self.size))
+        diagonal.copy_(bands.view(shape))
+        pulls[:, self._places :] = (bands.sum(1).view(-1, 1, self.size)) * -self._noise_share
+        parts = (nearby.contiguous(), torch.cat((nearby, noise), 1), pulls[:, : self._places], pulls)
+        for split in zip(*(part.to(self.device).split(groups) for part in parts), strict=True):
+            yield {
+                **dict(zip(("nearby", "predicted", "weights", "pulls"), split, strict=True)),
+                "near": NO_BAGS,
+                "near_to": NO_BAGS,
+            }
+
+    def _cbow_fields(
+        self, padded: torch.Tensor, noise: torch.Tensor, bands: torch.Tensor, groups: int
+    ) -> Iterator[dict[str, Any]]:
+        """The same of CBOW; `bands` tell which places around each centre are in its window."""
+        length = groups * self.size
+        nearby = padded.unfold(0, length + 2 * self.window, length)
+        centres = padded[self.window : len(padded) - self.window].view(-1, length)
+        predicted = torch.cat((centres, noise.view(len(centres), -1)), 1).to(self.device)
+        bags = window_bags(bands.bool().view(len(centres), length, -1).numpy())
+        for words, targets, (near, near_to) in zip(nearby.contiguous().to(self.device), predicted, bags, strict=True):
+            moved = {"near": near.to(self.device), "near_to": near_to.to(self.device)}
+            yield {"nearby": words[None], "predicted": targets, "weights": NO_WEIGHTS, "pulls": NO_WEIGHTS, **moved}
 
     def _generator(self, *place: int) -> torch.Generator:
         state = np.random.SeedSequence([self.seed, *place]).generate_state(1, np.uint64)[0]
@@ -180,6 +210,34 @@ def reaches(owners: torch.Tensor, radii: torch.Tensor) -> tuple[torch.Tensor, to
     before = places - (ends - lengths).repeat_interleave(lengths)
     behind = ends.repeat_interleave(lengths) - 1 - places
     return torch.minimum(before, radii), torch.minimum(behind, radii)
+
+
+def window_bags(is_near: npt.NDArray[np.bool_]) -> Iterator[tuple[Bags, Bags]]:
+    """For each step the places in each centre's window, and the centres in whose window each place is.
+
+    `is_near` [steps, centres, 2 * window + 1]: of the places around each centre, from the one `window` before it, whose
+    number is the centre's own, as places begin a window before the first centre.
+    """
+    _, centres, width = is_near.shape
+    offsets = torch.arange(width)
+    places = (torch.arange(centres)[:, None] + offsets).view(-1)
+    padded = np.pad(is_near, ((0, 0), (width - 1, width - 1), (0, 0)))
+    row, column = padded.strides[1:]
+    shape = (len(is_near), centres + width - 1, width)  # place p is in the window of c at offset p - c
+    turned = np.lib.stride_tricks.as_strided(padded[:, :, width - 1 :], shape, (padded.strides[0], row, row - column))
+    owners = (torch.arange(1 - width, centres)[:, None] + offsets).view(-1)
+    for own, other in zip(is_near, np.ascontiguousarray(turned), strict=True):
+        near, near_to = chosen_of(places, own), chosen_of(owners, other)
+        # Each list counts the other's, which is much faster than to sum so short rows.
+        yield (
+            Bags.of(near, torch.bincount(near_to, minlength=centres)),
+            Bags.of(near_to, torch.bincount(near, minlength=shape[1])),
+        )
+
+
+def chosen_of(numbers: torch.Tensor, is_chosen: npt.NDArray[np.bool_]) -> torch.Tensor:
+    """Those of the numbers [n] that are chosen, [any shape of n]."""
+    return numbers.index_select(0, torch.from_numpy(np.flatnonzero(is_chosen)))
 
 
 class Draws:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch.nn.functional import pad, softplus
+from torch.nn.functional import embedding_bag, pad, softplus
 
 from core.data.huffman import HuffmanTree
-from core.data.word_windows import Block, WordWindows
+from core.data.word_windows import Bags, Block, WordWindows
 from core.networks.word_vectors import Rows, WordVectors
 
 MOST_MOVEMENT = 4.0  # of a row in one step: the learning rate times the gradients expected to be summed for it
@@ -106,15 +106,29 @@ def update_cbow(network: WordVectors, block: Block, objective: Objective, rate: 
     """The mean of the near words predicts the word: that is to score high, noise words low.
 
     As in word2vec, each near word takes the whole step of the mean instead of its share. A word without neighbours has
-    a mean of 0, so that it moves nothing.
+    a mean of 0, so that it moves nothing. Only the noise is shared, so that the true words need no matrix product.
     """
+    if objective.bounds is None:
+        raise ValueError("an objective without bounds cannot be learned from")
     h = with_one(mean_of_neighbours(network, block, objective), objective)
+    groups, size, width = h.shape
     rows = output_rows(network, block.predicted, objective)
-    errors = score_errors(rows, h, block)
+    steps = torch.empty_like(rows)  # of the outputs; until they are known it holds products, as fresh memory is slow
+    true, noise = rows[: groups * size].view_as(h), rows[groups * size :].view(groups, -1, width)
+    true_steps, noise_steps = steps[: groups * size].view_as(h), steps[groups * size :].view_as(noise)
+    pulls = torch.mul(true, h, out=true_steps).sum(2).neg_().sigmoid_()  # 1 - sigmoid(x) is sigmoid(-x)
+    pushes = torch.bmm(noise, h.mT).sigmoid_().mul_(-objective.negative / noise.shape[1])  # [groups, negatives, size]
     if objective.log_noise is not None:  # without neighbours there is still a bias
-        errors.mul_(block.counts.clamp(max=1)[:, None])
-    add_to_words(network, block.nearby, block.weights, torch.bmm(errors.mT, rows), objective, rate)
-    add_to_outputs(network, block.predicted, errors, h, objective, rate)
+        is_predicted = block.counts.clamp(max=1)
+        pulls.mul_(is_predicted)
+        pushes.mul_(is_predicted[:, None])
+    factors = factors_of(block.predicted, objective.bounds.outputs * rate)
+    own, drawn = factors[: groups * size].view_as(pulls), factors[groups * size :].view(groups, -1, 1)
+    torch.mul(h, (pulls * own)[..., None], out=true_steps)
+    torch.bmm(pushes * drawn, h, out=noise_steps)
+    network.outputs.index_add_(0, block.predicted, steps)
+    del h, steps, true_steps, noise_steps
+    add_to_neighbours(network, block, true.mul_(pulls[..., None]).baddbmm_(pushes.mT, noise), objective, rate)
 
 
 def score_errors(rows: torch.Tensor, h: torch.Tensor, block: Block) -> torch.Tensor:
@@ -123,7 +137,7 @@ def score_errors(rows: torch.Tensor, h: torch.Tensor, block: Block) -> torch.Ten
     `rows` [groups, true words + negatives, n] of the words predicted, `h` [groups, size, n].
     """
     scores = torch.bmm(rows, h.mT)
-    scores[:, : scores.shape[1] - block.negatives].neg_()  # 1 - sigmoid(x) of true words is sigmoid(-x)
+    scores[:, : block.nearby.shape[1]].neg_()  # 1 - sigmoid(x) of true words is sigmoid(-x)
     return scores.sigmoid_().mul_(block.pulls)
 
 
@@ -141,12 +155,12 @@ def update_skip_gram_tree(
 
 def update_cbow_tree(network: WordVectors, block: Block, objective: Objective, tree: HuffmanTree, rate: float) -> None:
     """The mean of the near words predicts the word's path; a word without neighbours moves nothing."""
-    h = mean_of_neighbours(network, block, objective)
-    nodes = path_rows(network, block.centres, tree)
-    own = torch.eye(h.shape[1], device=h.device).repeat_interleave(tree.depth, 0)  # a path is for its own word's h
-    errors = torch.bmm(nodes, h.mT).neg_().sigmoid_().mul_(own)  # [groups, size * depth, size]
-    add_to_words(network, block.nearby, block.weights, torch.bmm(errors.mT, nodes), objective, rate)
-    add_to_outputs(network, *turns(tree, block.centres, errors), h, objective, rate)
+    words = block.centres.view(-1, 1)
+    h = mean_of_neighbours(network, block, objective).view(len(words), 1, -1)
+    nodes = path_rows(network, words, tree)
+    errors = torch.bmm(nodes, h.mT).neg_().sigmoid_()  # [words, depth, 1]
+    add_to_neighbours(network, block, torch.bmm(errors.mT, nodes), objective, rate)
+    add_to_outputs(network, *turns(tree, words, errors), h, objective, rate)
 
 
 def read_words(network: WordVectors, words: torch.Tensor, objective: Objective) -> torch.Tensor:
@@ -176,8 +190,30 @@ def add_to_words(
     chosen = objective.subwords.select(different)
     sums = rows.new_zeros(len(different), rows.shape[2])
     add_products(sums, places, errors, rows, sums.new_ones(1), rate)
-    steps = sums.repeat_interleave(chosen.counts, 0).mul_(factors_of(chosen.rows, objective.bounds.inputs)[:, None])
-    network.inputs.index_add_(0, chosen.rows, steps)
+    add_to_rows(network, chosen, sums, objective.bounds)
+
+
+def add_to_neighbours(
+    network: WordVectors, block: Block, steps: torch.Tensor, objective: Objective, rate: float
+) -> None:
+    """Add each centre's step [..., n] to the vectors of all words in its window."""
+    if objective.bounds is None:
+        raise ValueError("an objective without bounds cannot be learned from")
+    words = block.nearby.view(-1)
+    sums = bag_sums(steps.flatten(0, 1), block.near_to)[:, : network.inputs.shape[1]]
+    if objective.subwords is None:
+        sums.mul_(factors_of(words, objective.bounds.inputs * rate)[:, None])
+        network.inputs.index_add_(0, words, sums)
+        return
+    different, places = words.unique(return_inverse=True)
+    by_word = sums.new_zeros(len(different), sums.shape[1]).index_add_(0, places, sums, alpha=rate)
+    add_to_rows(network, objective.subwords.select(different), by_word, objective.bounds)
+
+
+def add_to_rows(network: WordVectors, rows: Rows, steps: torch.Tensor, bounds: Bounds) -> None:
+    """Add each word's step to all its rows of the inputs."""
+    spread = steps.repeat_interleave(rows.counts, 0).mul_(factors_of(rows.rows, bounds.inputs)[:, None])
+    network.inputs.index_add_(0, rows.rows, spread)
 
 
 def add_to_outputs(
@@ -196,12 +232,21 @@ def add_to_outputs(
 
 def mean_of_neighbours(network: WordVectors, block: Block, objective: Objective) -> torch.Tensor:
     """CBOW's h, [groups, size, vector_size]; zero for a word without neighbours."""
-    sums = torch.bmm(block.weights.mT, read_words(network, block.nearby, objective))
-    return sums.mul_(block.counts.clamp(min=1).reciprocal_().unsqueeze(2))
+    words, near = block.nearby.view(-1), block.near
+    if objective.subwords is None:
+        sums = bag_sums(network.inputs, near._replace(members=words.index_select(0, near.members)))
+    else:
+        sums = bag_sums(read_words(network, words, objective), near)
+    return sums.view(*block.counts.shape, -1).mul_(block.counts.clamp(min=1).reciprocal_()[..., None])
+
+
+def bag_sums(table: torch.Tensor, bags: Bags) -> torch.Tensor:
+    """The sum of the rows of a table in each bag, [bags, width]."""
+    return embedding_bag(bags.members, table, bags.starts, mode="sum")
 
 
 def output_rows(network: WordVectors, words: torch.Tensor, objective: Objective) -> torch.Tensor:
-    """The outputs of words [groups, n], [groups, n, vector_size]; in NCE with the bias less the noise's logarithm."""
+    """The outputs of words [...], [..., vector_size]; in NCE with the bias less the noise's logarithm."""
     rows = take(network.outputs, words)
     if objective.log_noise is not None:
         rows[..., -1] -= objective.log_noise[words]
@@ -224,7 +269,7 @@ def turns(tree: HuffmanTree, words: torch.Tensor, errors: torch.Tensor) -> tuple
 
 
 def take(table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """The rows [groups, n] of a table, [groups, n, width]."""
+    """The rows [...] of a table, [..., width]."""
     return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 
