@@ -22,21 +22,19 @@ SHARED_NOISE_CBOW = 8  # the same where each centre predicts but one word
 class Bags(NamedTuple):
     """Lists of numbers, one after the other, as `embedding_bag` takes them."""
 
-    members: torch.Tensor  # [members of all bags] int64
-    starts: torch.Tensor  # [bags] int64, where each bag's begin
+    members: torch.Tensor  # [members of all bags] int32
+    starts: torch.Tensor  # [bags] int32, where each bag's begin
 
     @classmethod
-    def of(cls, members: torch.Tensor, lengths: torch.Tensor) -> Bags:
-        """From the members and their number in each bag."""
-        return cls(members, lengths.cumsum(0) - lengths)
-
-    def to(self, device: torch.device | None) -> Bags:
-        """The same on a device."""
-        return Bags(self.members.to(device), self.starts.to(device))
+    def split(cls, members: torch.Tensor, lengths: torch.Tensor, device: torch.device | None) -> list[Bags]:
+        """For each step, from the members of all and their number in each bag, [steps, bags]."""
+        starts = (lengths.cumsum(1, dtype=torch.int32) - lengths).to(device)
+        parts = members.to(device).split(lengths.sum(1).tolist())
+        return [cls(part, start) for part, start in zip(parts, starts, strict=True)]
 
 
 NO_WEIGHTS = torch.empty(0)
-NO_BAGS = Bags(torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+NO_BAGS = Bags(torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32))
 
 
 class Block(NamedTuple):
@@ -54,7 +52,7 @@ class Block(NamedTuple):
     predicted: torch.Tensor  # int64 true words and noise, [groups, places + negatives] or [all centres + all noise]
     weights: torch.Tensor  # [groups, places, size] of each place for each centre
     pulls: torch.Tensor  # [groups, places + negatives, size] the weight of each for each centre, below 0 for noise
-    near: Bags  # the places in each centre's window
+    near: Bags  # the words in each centre's window
     near_to: Bags  # the centres in whose window each place is
     step: int
     epoch: int
@@ -137,26 +135,27 @@ class WordWindows(Sequence[Block]):
         if self.is_cbow:
             radii = torch.randint(1, self.window + 1, (len(words),), generator=generator)
         before, behind = reaches(owners, radii)
-        bands = self._bands.index_select(0, pad(before * (self.window + 1) + behind, (0, missing)))
+        bands = pad(before * (self.window + 1) + behind, (0, missing))
         lay_out = self._cbow_fields if self.is_cbow else self._skip_gram_fields
-        counts = bands.sum(1).view(-1, self.size)
+        counts = self._bands.sum(1).index_select(0, bands).view(-1, self.size)
         fields = zip(*(part.to(self.device).split(groups) for part in (centres, counts, noise)), strict=True)
         return [
             Block(centres=own, counts=sums, noise=drawn, step=0, epoch=0, is_epoch_end=False, **rest)
-            for (own, sums, drawn), rest in zip(fields, lay_out(padded, noise, bands, groups), strict=True)
+            for (own, sums, drawn), rest in zip(fields, lay_out(padded, noise, bands, counts), strict=True)
         ]
 
     def _skip_gram_fields(
-        self, padded: torch.Tensor, noise: torch.Tensor, bands: torch.Tensor, groups: int
+        self, padded: torch.Tensor, noise: torch.Tensor, bands: torch.Tensor, counts: torch.Tensor
     ) -> Iterator[dict[str, Any]]:
-        """What skip-gram's blocks have beside; `bands` [centres, 2 * window + 1] the weights around each."""
+        """What skip-gram's blocks have beside; `bands` [centres] are rows of the bands."""
         nearby = padded.unfold(0, self._places, self.size)
         pulls = torch.zeros(len(nearby), self._places + self.negatives, self.size)
-        shape = (len(nearby), self.size, bands.shape[1])
+        shape = (len(nearby), self.size, self._bands.shape[1])
         diagonal = pulls.as_strided(shape, (pulls.stride(0), self.size + 1, self.size))
-        diagonal.copy_(bands.view(shape))
-        pulls[:, self._places :] = (bands.sum(1).view(-1, 1, self.size)) * -self._noise_share
+        diagonal.copy_(self._bands.index_select(0, bands).view(shape))
+        pulls[:, self._places :] = (counts * -self._noise_share)[:, None]
         parts = (nearby.contiguous(), torch.cat((nearby, noise), 1), pulls[:, : self._places], pulls)
+        groups = len(nearby) // self.chunk_steps
         for split in zip(*(part.to(self.device).split(groups) for part in parts), strict=True):
             yield {
                 **dict(zip(("nearby", "predicted", "weights", "pulls"), split, strict=True)),
@@ -165,17 +164,18 @@ class WordWindows(Sequence[Block]):
             }
 
     def _cbow_fields(
-        self, padded: torch.Tensor, noise: torch.Tensor, bands: torch.Tensor, groups: int
+        self, padded: torch.Tensor, noise: torch.Tensor, bands: torch.Tensor, counts: torch.Tensor
     ) -> Iterator[dict[str, Any]]:
-        """The same of CBOW; `bands` tell which places around each centre are in its window."""
-        length = groups * self.size
-        nearby = padded.unfold(0, length + 2 * self.window, length)
+        """The same of CBOW."""
+        length = len(bands) // self.chunk_steps
+        nearby = padded.unfold(0, length + 2 * self.window, length).contiguous()
         centres = padded[self.window : len(padded) - self.window].view(-1, length)
         predicted = torch.cat((centres, noise.view(len(centres), -1)), 1).to(self.device)
-        bags = window_bags(bands.bool().view(len(centres), length, -1).numpy())
-        for words, targets, (near, near_to) in zip(nearby.contiguous().to(self.device), predicted, bags, strict=True):
-            moved = {"near": near.to(self.device), "near_to": near_to.to(self.device)}
-            yield {"nearby": words[None], "predicted": targets, "weights": NO_WEIGHTS, "pulls": NO_WEIGHTS, **moved}
+        is_near = self._bands.bool().index_select(0, bands).view(len(centres), length, -1).numpy()
+        bags = window_bags(nearby, is_near, counts.view(len(centres), length).int(), self.device)
+        for words, targets, near, near_to in zip(nearby.to(self.device), predicted, *bags, strict=True):
+            moved = {"near": near, "near_to": near_to, "weights": NO_WEIGHTS, "pulls": NO_WEIGHTS}
+            yield {"nearby": words[None], "predicted": targets, **moved}
 
     def _generator(self, *place: int) -> torch.Generator:
         state = np.random.SeedSequence([self.seed, *place]).generate_state(1, np.uint64)[0]
@@ -212,27 +212,36 @@ def reaches(owners: torch.Tensor, radii: torch.Tensor) -> tuple[torch.Tensor, to
     return torch.minimum(before, radii), torch.minimum(behind, radii)
 
 
-def window_bags(is_near: npt.NDArray[np.bool_]) -> Iterator[tuple[Bags, Bags]]:
-    """For each step the places in each centre's window, and the centres in whose window each place is.
+def window_bags(
+    nearby: torch.Tensor, is_near: npt.NDArray[np.bool_], counts: torch.Tensor, device: torch.device | None
+) -> tuple[list[Bags], list[Bags]]:
+    """For each step the words in each centre's window, and the centres in whose window each place is.
 
-    `is_near` [steps, centres, 2 * window + 1]: of the places around each centre, from the one `window` before it, whose
-    number is the centre's own, as places begin a window before the first centre.
+    `nearby` [steps, places] words, from a window before the first centre; `is_near` [steps, centres, 2 * window + 1]
+    tells which places around each centre are in its window, `counts` [steps, centres] how many.
     """
-    _, centres, width = is_near.shape
-    offsets = torch.arange(width)
-    places = (torch.arange(centres)[:, None] + offsets).view(-1)
+    steps, centres, width = is_near.shape
     padded = np.pad(is_near, ((0, 0), (width - 1, width - 1), (0, 0)))
     row, column = padded.strides[1:]
-    shape = (len(is_near), centres + width - 1, width)  # place p is in the window of c at offset p - c
+    shape = (steps, nearby.shape[1], width)  # place p is in the window of c at offset p - c
     turned = np.lib.stride_tricks.as_strided(padded[:, :, width - 1 :], shape, (padded.strides[0], row, row - column))
-    owners = (torch.arange(1 - width, centres)[:, None] + offsets).view(-1)
-    for own, other in zip(is_near, np.ascontiguousarray(turned), strict=True):
-        near, near_to = chosen_of(places, own), chosen_of(owners, other)
-        # Each list counts the other's, which is much faster than to sum so short rows.
-        yield (
-            Bags.of(near, torch.bincount(near_to, minlength=centres)),
-            Bags.of(near_to, torch.bincount(near, minlength=shape[1])),
-        )
+    places, owners = window_numbers(steps, centres, width)
+    near, near_to = chosen_of(places, is_near), chosen_of(owners, turned)
+    in_windows = torch.bincount(near, minlength=nearby.numel()).view_as(nearby)
+    return (
+        Bags.split(nearby.view(-1).int().index_select(0, near), counts, device),
+        Bags.split(near_to, in_windows.int(), device),
+    )
+
+
+@lru_cache(maxsize=2)
+def window_numbers(steps: int, centres: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The place at each offset from each centre, counted through all steps; the centre at each from each place."""
+    offsets, places = torch.arange(width), centres + width - 1
+    firsts = torch.arange(steps)[:, None, None] * places
+    owners = torch.arange(1 - width, centres)[:, None] + offsets
+    numbers = firsts + torch.arange(centres)[:, None] + offsets, owners.repeat(steps, 1)
+    return numbers[0].int().view(-1), numbers[1].int().view(-1)  # so that more fits into the cache
 
 
 def chosen_of(numbers: torch.Tensor, is_chosen: npt.NDArray[np.bool_]) -> torch.Tensor:

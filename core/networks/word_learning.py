@@ -232,11 +232,12 @@ def add_to_outputs(
 
 def mean_of_neighbours(network: WordVectors, block: Block, objective: Objective) -> torch.Tensor:
     """CBOW's h, [groups, size, vector_size]; zero for a word without neighbours."""
-    words, near = block.nearby.view(-1), block.near
     if objective.subwords is None:
-        sums = bag_sums(network.inputs, near._replace(members=words.index_select(0, near.members)))
+        sums = bag_sums(network.inputs, block.near)
     else:
-        sums = bag_sums(read_words(network, words, objective), near)
+        different, places = block.near.members.unique(return_inverse=True)
+        vectors = network.mean(objective.subwords.select(different))
+        sums = bag_sums(vectors, block.near._replace(members=places.int()))
     return sums.view(*block.counts.shape, -1).mul_(block.counts.clamp(min=1).reciprocal_()[..., None])
 
 

@@ -91,9 +91,12 @@ def slow_loss(network, objective, documents, noise, radii=None):
 
 def radii_of(block, spec):
     """How far each centre's window reaches: as drawn, or to the document's ends."""
-    places = block.near.members.tensor_split(block.near.starts[1:])
-    centres = torch.arange(block.centres.numel()) + spec.window
-    return [max((part - own).abs().tolist(), default=0) for part, own in zip(places, centres, strict=True)]
+    centres = block.near_to.members.tensor_split(block.near_to.starts[1:].long())
+    radii = [0] * block.centres.numel()
+    for place, owners in enumerate(centres):
+        for centre in owners.tolist():
+            radii[centre] = max(radii[centre], abs(place - spec.window - centre))
+    return radii
 
 
 @pytest.mark.parametrize("architecture", ["skip_gram", "cbow"])
