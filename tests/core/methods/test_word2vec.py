@@ -161,6 +161,33 @@ def test_an_epoch_meets_every_pair_of_neighbours_once_and_none_across_documents(
     assert found == expected
 
 
+def test_windows_of_cbow_are_whole_and_end_with_the_document_in_every_step():
+    spec = spec_of(architecture="cbow", window=3, batch_size=64)
+    texts = [" ".join(f"w{document}x{place}" for place in range(1 + document)) for document in range(40)]
+    blocks = blocks_of(corpus := read_corpus(texts), spec, epochs=1, device=CPU)
+    assert len(blocks) > 10
+    words, met, radii = corpus.vocabulary.words, Counter(), Counter()
+    for block in blocks:
+        near = [part.tolist() for part in block.near.members.tensor_split(block.near.starts[1:].long())]
+        inverse = [[] for _ in near]
+        for place, owners in enumerate(block.near_to.members.tensor_split(block.near_to.starts[1:].long())):
+            for centre in owners.tolist():
+                inverse[centre].append(int(block.nearby[0, place]))
+        assert near == inverse
+        assert block.counts.view(-1).tolist() == [len(part) for part in near]
+        for centre, part in zip(block.centres.view(-1).tolist(), near, strict=True):
+            if part:
+                document, own = map(int, words[centre][1:].split("x"))
+                radius = max(abs(int(words[word].split("x")[1]) - own) for word in part)
+                places = range(max(0, own - radius), min(document, own + radius) + 1)
+                assert [words[word] for word in part] == [f"w{document}x{place}" for place in places if place != own]
+                met[centre] += 1
+                radii[radius] += 1
+    assert set(met.values()) == {1}
+    assert len(met) == len(words) - 1  # the first stands alone
+    assert set(radii) == {1, 2, 3}
+
+
 def test_every_epoch_thins_out_frequent_words_anew():
     spec = spec_of(subsample=1e-2, batch_size=1024)
     corpus = read_corpus(random_documents(words=50_000, vocabulary=500, documents=50))
@@ -217,12 +244,13 @@ def test_stays_within_bounds_on_any_corpus(architecture, vocabulary, settings):
         assert network.outputs.norm(dim=1).max() < 50
 
 
-def test_the_number_of_threads_does_not_change_the_weights():
+@pytest.mark.parametrize("architecture", ["skip_gram", "cbow"])
+def test_the_number_of_threads_does_not_change_the_weights(architecture):
     texts = random_documents(words=6_000, vocabulary=300, documents=20)
     tables = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        tables.append(learn(texts, epochs=1, vector_size=20).inputs)
+        tables.append(learn(texts, architecture=architecture, epochs=1, vector_size=20).inputs)
     torch.set_num_threads(1)
     assert torch.equal(*tables)
 
