@@ -32,7 +32,8 @@ secrets: ## Write the secrets that docker-compose.yml needs into secrets/, once
 	@sh deploy/secrets.sh secrets
 
 test: lint ## All checks and all tests
-	$(BIN)/python -m pytest -q --durations=15
+	$(BIN)/python -m pytest -q --durations=15 --numprocesses=2 --dist=loadfile --ignore=tests/faults/test_matrix.py
+	$(BIN)/python -m pytest -q --durations=3 tests/faults/test_matrix.py
 
 oldest: ## Test core with the oldest torch that it is kept good for, 2.11, on Python 3.12 (gigabytes where torch is CUDA's)
 	test -x .cache/oldest/bin/python || python3.12 -m venv .cache/oldest

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,44 +10,21 @@ from tests.faults.invariants import Violation
 from tests.faults.stack import Stack
 from tests.faults.trials import Fault, run_faults
 
-Found = dict[str, list[Violation]]
-
-
-@pytest.fixture(scope="module")
-def stacks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Stack]]:
-    """A whole service on each database that was chosen."""
-    with contextlib.ExitStack() as closing:
-        made = {kind: Stack(tmp_path_factory.mktemp(kind), kind) for kind in _chosen(request, "stack", str)}
-        for stack in made.values():
-            closing.callback(stack.close)
-            stack.start()
-        yield made
-
-
-@pytest.fixture(scope="module")
-def all_found(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> dict[str, Found]:
-    """What every fault that was chosen violated, on each stack.
-
-    Most faults of a stack are made at once, and the stacks are broken side by side, since most of the time they wait.
-    """
-    faults = _chosen(request, "fault", Fault)
-    with ThreadPoolExecutor(len(stacks)) as pool:
-        return dict(zip(stacks, pool.map(lambda stack: run_faults(faults, stack), stacks.values()), strict=True))
-
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def stack(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Stack:
-    """The service on this database."""
-    return stacks[request.param]
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A whole service on this database."""
+    stack = Stack(tmp_path_factory.mktemp(request.param), request.param)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.close()
 
 
 @pytest.fixture(scope="module")
-def found(stack: Stack, all_found: dict[str, Found]) -> Found:
-    """What every fault violated on this stack."""
-    return all_found[stack.kind]
-
-
-def _chosen(request: pytest.FixtureRequest, name: str, kind: type) -> Sequence:
-    """The values of a parameter that the tests of this run have."""
+def found(request: pytest.FixtureRequest, stack: Stack) -> dict[str, list[Violation]]:
+    """What every fault that was chosen violated; most of them run at once, since most of their time they wait."""
     params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    return list(dict.fromkeys(value for one in params if isinstance(value := one.get(name), kind)))
+    chosen = {fault.id: fault for one in params if isinstance(fault := one.get("fault"), Fault)}
+    return run_faults(chosen.values(), stack)
