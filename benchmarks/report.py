@@ -110,7 +110,7 @@ def _value(benchmark: Benchmark, readings: Sequence[dict[str, Any]]) -> str:
 def _details(benchmark: Benchmark, run: dict[str, Any]) -> str:
     lines = [
         f"## {benchmark.name}\n",
-        f"{benchmark.what} Goal: {benchmark.goal.text}. {benchmark.size}: {run['size']:,}.\n",
+        f"{benchmark.what.rstrip('.')}. Goal: {benchmark.goal.text}. {benchmark.size}: {run['size']:,}.\n",
         f"| side | {benchmark.unit} (range) | CPU s | wall s | peak MiB | quality | versions |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -137,7 +137,7 @@ def _side_row(name: str, readings: Sequence[dict[str, Any]]) -> str:
 def _slope(benchmark: Benchmark, run: dict[str, Any]) -> str:
     """How our figure and memory change with the size: the exponent between the smallest and the largest."""
     ours = run["readings"].get(benchmark.ours.name, [])
-    points = [(int(size), reading) for size, reading in run["curve"].items() if reading]
+    points = [(int(size), reading) for size, reading in run["curve"].items() if reading and int(size)]
     if not points or not ours:
         return ""
     last = (
