@@ -87,9 +87,8 @@ def _put_off(number: int) -> Iterator[None]:
 def _prepare_to_drain(sender: Any, **_: Any) -> None:
     global _drain, _slots
     if (ready := settings().ready_file) is not None:
-        ready.unlink(
-            missing_ok=True
-        )  # left by one that was killed here: a container that is started again keeps its files
+        # Left by one that was killed here: a container that is started again keeps its files.
+        ready.unlink(missing_ok=True)
     _drain, _slots = os.pipe(), sender.concurrency or 1
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest
 from core.jobs.database import read_clock
-from core.jobs.models import Event
+from core.jobs.models import Event, Job
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class EventId:
         if not dash or len(numbers) < 2:
             raise InvalidRequest(f"'{text[:40]}' is not an event id; they look like 2-17", param=param)
         return cls(int(fence), int(seq))
+
+
+def status_event(job: Job, message: str, level: str = "info") -> NewEvent:
+    """Tells what the job's status and attempt are now."""
+    return NewEvent("status", message, level, {"status": job.status.value, "attempt": job.attempt})
 
 
 def add_event(session: Session, job_id: str, *, fence: int, event: NewEvent) -> Event:

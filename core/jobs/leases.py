@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.errors import WeightworksError
 from core.jobs.claimable import retry_pause
 from core.jobs.database import database_now, read_clock
-from core.jobs.events import NewEvent, add_event
+from core.jobs.events import NewEvent, add_event, status_event
 from core.jobs.fair_share import Share, front, open_devices, running_jobs, shares
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Project, TrainedModel, new_id
 from core.jobs.quotas import UNLIMITED, Quotas
@@ -144,7 +144,7 @@ def _start_attempt(session: Session, job: Job, *, owner: str, device: str, now: 
     row = Attempt(job_id=job.id, fence=job.fence, attempt=job.attempt, owner=owner, device=device, started_at=now)
     session.add(row)
     message = f"Attempt {job.attempt} of {job.max_attempts} started on {owner}."
-    add_event(session, job.id, fence=job.fence, event=_status_event(job, message))
+    add_event(session, job.id, fence=job.fence, event=status_event(job, message))
 
 
 def renew_lease(
@@ -236,7 +236,7 @@ def succeed_job(
         created_at=int(read_clock(session)),
     )
     session.add(model)
-    event = NewEvent("status", "The job succeeded.", data={**_status_event(job, "").data, "model": model.id})
+    event = NewEvent("status", "The job succeeded.", data={**status_event(job, "").data, "model": model.id})
     add_event(session, job.id, fence=job.fence, event=event)
     return model.id
 
@@ -248,7 +248,7 @@ def cancel_running_job(
     job = _end(session, claim, Status.CANCELLED, metrics=metrics)
     _publish(session, claim, files)
     message = "The job was cancelled; what it learned until then can be downloaded."
-    add_event(session, job.id, fence=job.fence, event=_status_event(job, message))
+    add_event(session, job.id, fence=job.fence, event=status_event(job, message))
     fail_dependents(session, job)
 
 
@@ -272,7 +272,7 @@ def fail_job(
         seconds = retry_pause(retry_seconds, job.attempt)
         job.claimable_at += seconds
         message = f"Attempt {job.attempt} failed: {error.message}. The next one can start in {seconds:g} seconds."
-        add_event(session, job.id, fence=job.fence, event=_status_event(job, message, "warn"))
+        add_event(session, job.id, fence=job.fence, event=status_event(job, message, "warn"))
     else:
         _fail(session, job, error)
     return job.status
@@ -299,7 +299,7 @@ def release_job(session: Session, claim: Claim, *, reason: str = "The worker lea
         _pause(session, job, attempt=claim.attempt, outcome="paused", why=reason)
     else:
         _requeue(session, job, outcome="released")
-        event = _status_event(job, f"{reason}; the job waits for another attempt.")
+        event = status_event(job, f"{reason}; the job waits for another attempt.")
         add_event(session, job.id, fence=job.fence, event=event)
     return job.status
 
@@ -363,7 +363,7 @@ def _take_back(session: Session, job: Job) -> None:
         _pause(session, job, attempt=attempt, outcome="lost", why=f"The {lost}")
     elif job.attempt < job.max_attempts:
         _requeue(session, job, outcome="lost")
-        event = _status_event(job, f"The {lost}; the job waits for the next attempt.", "warn")
+        event = status_event(job, f"The {lost}; the job waits for the next attempt.", "warn")
         add_event(session, job.id, fence=job.fence, event=event)
     else:
         _fail(session, job, WeightworksError(f"{lost}, the last one allowed", code="worker_lost"))
@@ -432,19 +432,19 @@ def _pause(session: Session, job: Job, *, attempt: int, outcome: str, why: str) 
     """The attempt does not count: it was to end."""
     _leave(session, job, Status.PAUSED, outcome=outcome)
     job.attempt = attempt - 1
-    add_event(session, job.id, fence=job.fence, event=_status_event(job, f"{why}; the job is paused."))
+    add_event(session, job.id, fence=job.fence, event=status_event(job, f"{why}; the job is paused."))
 
 
 def _cancel(session: Session, job: Job, why: str) -> None:
     _leave(session, job, Status.CANCELLED, outcome="cancelled")
-    add_event(session, job.id, fence=job.fence, event=_status_event(job, f"{why}. The job was cancelled."))
+    add_event(session, job.id, fence=job.fence, event=status_event(job, f"{why}. The job was cancelled."))
     fail_dependents(session, job)
 
 
 def _fail(session: Session, job: Job, error: WeightworksError) -> None:
     _leave(session, job, Status.FAILED, outcome="failed")
     job.error = error.as_dict()
-    event = _status_event(job, f"The job failed: {error.message}", "error")
+    event = status_event(job, f"The job failed: {error.message}", "error")
     add_event(session, job.id, fence=job.fence, event=event)
     fail_dependents(session, job)
 
@@ -463,7 +463,3 @@ def _close_attempt(session: Session, job_id: str, fence: int, outcome: str) -> N
     attempt = session.get(Attempt, (job_id, fence))
     if attempt is not None:
         attempt.ended_at, attempt.outcome = int(read_clock(session)), outcome
-
-
-def _status_event(job: Job, message: str, level: str = "info") -> NewEvent:
-    return NewEvent("status", message, level, {"status": job.status.value, "attempt": job.attempt})

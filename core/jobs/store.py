@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs.database import read_clock
-from core.jobs.events import NewEvent, add_event, add_first_event
+from core.jobs.events import add_event, add_first_event, status_event
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, IdempotencyKey, Job, Pipeline, new_id
 from core.jobs.status import TERMINAL, Status
 from core.spec import MethodSpec
@@ -74,7 +74,7 @@ def write_jobs(session: Session, jobs: Sequence[tuple[Job, Mapping[str, str]]], 
         for field, needed in needs.items():
             get_job(session, job.project_id, needed, param=field)
             session.add(Dependency(job_id=job.id, field=field, needs_id=needed))
-        add_first_event(session, job.id, _status_event(job, "The job waits for a worker."), now=now)
+        add_first_event(session, job.id, status_event(job, "The job waits for a worker."), now=now)
     session.flush()
     for job, needs in jobs:
         if needs:
@@ -256,11 +256,7 @@ def _fail_for(session: Session, job: Job, needed: Job) -> None:
 
 def _tell_status(session: Session, job: Job, message: str, *, level: str = "info") -> None:
     session.flush()
-    add_event(session, job.id, fence=job.fence, event=_status_event(job, message, level=level))
-
-
-def _status_event(job: Job, message: str, *, level: str = "info") -> NewEvent:
-    return NewEvent("status", message, level, {"status": job.status.value, "attempt": job.attempt})
+    add_event(session, job.id, fence=job.fence, event=status_event(job, message, level))
 
 
 def needs_of(session: Session, job_id: str) -> dict[str, Job]:

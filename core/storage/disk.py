@@ -132,11 +132,6 @@ class DiskStorage(Storage):
                 folder.rmdir()
                 folder = folder.parent
 
-    def check(self) -> None:
-        """Write and remove a byte; raises OSError if the disk does not take it."""
-        with self.incoming_file() as (_, file):
-            file.write(b"\0")
-
     def now(self) -> float:
         """The time by the disk's own clock."""
         return folders.clock_of(self.incoming)

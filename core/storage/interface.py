@@ -134,9 +134,10 @@ class Storage(ABC):
 
     # What is there, whoever put it there.
 
-    @abstractmethod
     def check(self) -> None:
-        """Write a byte; raises OSError if storage does not take it."""
+        """Write a byte into the scratch folder; raises OSError if it is not taken."""
+        with self.incoming_file() as (_, file):
+            file.write(b"\0")
 
     @abstractmethod
     def now(self) -> float:

@@ -144,8 +144,7 @@ class ObjectStorage(Storage):
     def check(self) -> None:
         """Write a byte into the bucket and into the scratch folder; raises OSError if one does not take it."""
         self._bucket.put(PROBE, b"\0", size=1)
-        with self.incoming_file() as (_, file):
-            file.write(b"\0")
+        super().check()
 
     def now(self) -> float:
         """The time by the bucket's own clock, in whole seconds."""
