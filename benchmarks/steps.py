@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.frame import Benchmark, Goal, Reading, Side
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
 
 WARM = 10  # steps before the clock is read: the first ones allocate, and choose their kernels
 RECENT = 20  # the last losses, whose mean is reported
-WHOLE = (
-    5000  # steps of the job whose first ones are measured: what is done a few times in a run weighs as it does there
-)
+WHOLE = 5000  # steps of the job whose first ones are measured: what is done a few times weighs as it does in a run
 SEED = 0
 
 
@@ -138,3 +138,27 @@ def digits(name: str = "train-images-idx3-ubyte") -> torch.Tensor:
     from core.data.images import read_images
 
     return read_images(mnist(name)).pixels
+
+
+def beside_plain(
+    name: str,
+    *,
+    what: str,
+    goal: str,
+    ours: Callable[[int], Reading],
+    plain: Callable[[int], Reading],
+    other: Side,
+    sizes: tuple[int, ...],
+) -> Benchmark:
+    """The row of a method's steps beside plain PyTorch, whose time may be exceeded by 2 %, and beside another peer."""
+    return Benchmark(
+        name=name,
+        what=what,
+        unit="steps/CPU s",
+        more_is_better=True,
+        goal=Goal(goal, ratios={"plain PyTorch": 1 / 1.02, other.name: 1.0}),
+        ours=Side("Weightworks", ours, packages=("torch",)),
+        peers=(Side("plain PyTorch", plain, packages=("torch",), is_peer=True), other),
+        size="steps",
+        sizes=sizes,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.frame import Benchmark, Goal, Reading, Side
-from benchmarks.steps import SEED, Shuffled, digits, fit, run_job, run_loop
+from benchmarks.frame import Reading, Side
+from benchmarks.steps import SEED, Shuffled, beside_plain, digits, fit, run_job, run_loop
 
 if TYPE_CHECKING:
     import torch
@@ -118,21 +118,13 @@ def test_bound(network: Any) -> float:
 
 
 BENCHMARKS = [
-    Benchmark(
-        name="autoencoder",
+    beside_plain(
+        "autoencoder",
         what="steps of a variational autoencoder, 784-400-20, on MNIST, 128 images a step, one thread",
-        unit="steps/CPU s",
-        more_is_better=True,
-        goal=Goal(
-            "at most 1.02 of the plain loop's time; ahead of Lightning",
-            ratios={"plain PyTorch": 1 / 1.02, "Lightning": 1.0},
-        ),
-        ours=Side("Weightworks", ours, packages=("torch",)),
-        peers=(
-            Side("plain PyTorch", plain, packages=("torch",), is_peer=True),
-            Side("Lightning", lightning, packages=("lightning", "torch"), is_peer=True),
-        ),
-        size="steps",
+        goal="at most 1.02 of the plain loop's time; ahead of Lightning",
+        ours=ours,
+        plain=plain,
+        other=Side("Lightning", lightning, packages=("lightning", "torch"), is_peer=True),
         sizes=(200, 800),
     )
 ]

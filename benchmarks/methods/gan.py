@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.frame import Benchmark, Goal, Reading, Side
-from benchmarks.steps import SEED, Shuffled, digits, fit, recent, run_job, run_loop
+from benchmarks.frame import Reading, Side
+from benchmarks.steps import SEED, Shuffled, beside_plain, digits, fit, recent, run_job, run_loop
 
 if TYPE_CHECKING:
     import torch
@@ -143,21 +143,13 @@ def discriminator_loss(discriminator: Discriminator, images: torch.Tensor, *, is
 
 
 BENCHMARKS = [
-    Benchmark(
-        name="gan",
+    beside_plain(
+        "gan",
         what="steps of a DCGAN (32 and 64 channels) on MNIST, 64 images a step, one thread",
-        unit="steps/CPU s",
-        more_is_better=True,
-        goal=Goal(
-            "at most 1.02 of the plain loop's time; ahead of Lightning",
-            ratios={"plain PyTorch": 1 / 1.02, "Lightning": 1.0},
-        ),
-        ours=Side("Weightworks", ours, packages=("torch",)),
-        peers=(
-            Side("plain PyTorch", plain, packages=("torch",), is_peer=True),
-            Side("Lightning", lightning, packages=("lightning", "torch"), is_peer=True),
-        ),
-        size="steps",
+        goal="at most 1.02 of the plain loop's time; ahead of Lightning",
+        ours=ours,
+        plain=plain,
+        other=Side("Lightning", lightning, packages=("lightning", "torch"), is_peer=True),
         sizes=(40, 120),
     )
 ]

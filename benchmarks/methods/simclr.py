@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.frame import PEERS, Benchmark, Goal, Reading, Side
-from benchmarks.steps import SEED, recent, run_job, run_loop
+from benchmarks.frame import PEERS, Reading, Side
+from benchmarks.steps import SEED, beside_plain, recent, run_job, run_loop
 
 if TYPE_CHECKING:
     import torch
@@ -174,21 +174,13 @@ def nt_xent(z: torch.Tensor) -> torch.Tensor:
 
 
 BENCHMARKS = [
-    Benchmark(
-        name="simclr",
+    beside_plain(
+        "simclr",
         what="steps of SimCLR (ResNet of three stages) on CIFAR-10, 128 images a step, one thread",
-        unit="steps/CPU s",
-        more_is_better=True,
-        goal=Goal(
-            "at most 1.02 of the plain loop's time, which has our augmentation; ahead of lightly, with its own",
-            ratios={"plain PyTorch": 1 / 1.02, "lightly": 1.0},
-        ),
-        ours=Side("Weightworks", ours, packages=("torch",)),
-        peers=(
-            Side("plain PyTorch", plain, packages=("torch",), is_peer=True),
-            Side("lightly", lightly, packages=("torch",), is_peer=True),
-        ),
-        size="steps",
+        goal="at most 1.02 of the plain loop's time, which has our augmentation; ahead of lightly, with its own",
+        ours=ours,
+        plain=plain,
+        other=Side("lightly", lightly, packages=("torch",), is_peer=True),
         sizes=(8, 30),
     )
 ]

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.jobs.database import Database
+    from core.jobs.leases import Claim
+
 PROJECTS, METHODS = 10, 5  # jobs belong to them in turn
 EVENTS = 1000  # of the job that is looked at; each other has one
 SPEC = '{"method": "m0", "dataset": "file-1", "name": null, "seed": 0, "epochs": 10, "learning_rate": 0.001}'
@@ -57,3 +63,21 @@ def fill(url: str, jobs: int, *, key_sha256: str | None = None) -> None:
         with opened.write() as session:
             session.execute(text("ANALYZE"))  # as its daemon does by itself within a minute
     opened.close()
+
+
+def claimed_job(database: Database) -> Claim:
+    """A job of the only project there is, in the hands of whoever plays its worker's part."""
+    from sqlalchemy import select
+
+    from core.jobs import leases, store
+    from core.jobs.models import Project
+    from core.spec import MethodSpec
+
+    with database.write() as session:
+        project_id = session.scalars(select(Project.id)).one()
+        spec = MethodSpec(method="pca", dataset="file-1")
+        store.create_job(session, project_id=project_id, spec=spec, max_attempts=1)
+    with database.write() as session:
+        claim = leases.claim_job(session, owner="benchmark", devices=("auto",), lease_seconds=600)
+    assert claim is not None
+    return claim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -143,16 +144,11 @@ def our_api(folder: Path, database_url: str, **settings: str) -> Iterator[Server
 
 def migrate(folder: Path, environment: Mapping[str, str]) -> None:
     """Make our tables."""
-    child = Child(
-        "migrations",
-        [sys.executable, "-m", "alembic", "upgrade", "head"],
-        folder=ROOT,
-        environment={**os.environ, **environment},
-        log=folder / "migrations.log",
-    )
-    child.start()
-    until(lambda: child.exit_status() == 0, child) if child.exit_status() != 0 else None
-    child.kill()
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    with (folder / "migrations.log").open("wb") as log:
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log)
+    if done.returncode:
+        raise RuntimeError(f"the migrations failed:\n{last_lines(folder / 'migrations.log', 30)}")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.frame import Benchmark, Goal, Reading, Side
+from benchmarks.service.rows import claimed_job
 from benchmarks.service.servers import Server, answers, free_port, our_api, running
 
 MEGABYTE = 10**6
@@ -182,23 +183,13 @@ def write_model(path: Path, megabytes: int) -> None:
 
 def _publish_weights(server: Server, folder: Path, megabytes: int) -> tuple[str, str]:
     """Do a worker's part for a job: its weights in storage, its rows written."""
-    from sqlalchemy import select
-
-    from core.jobs import leases, store
+    from core.jobs import leases
     from core.jobs.database import Database
-    from core.jobs.models import Project
-    from core.spec import MethodSpec
     from core.storage import artifact_key
 
     database = Database(f"sqlite:///{folder}/jobs.sqlite3")
-    with database.write() as session:
-        project_id = session.scalars(select(Project.id)).one()
-        spec = MethodSpec(method="pca", dataset="file-1")
-        job = store.create_job(session, project_id=project_id, spec=spec, max_attempts=1)
-    with database.write() as session:
-        claim = leases.claim_job(session, owner="benchmark", devices=("auto",), lease_seconds=600)
-    assert claim is not None
-    key = artifact_key(job.id, claim.fence, "model.safetensors")
+    claim = claimed_job(database)
+    key = artifact_key(claim.job_id, claim.fence, "model.safetensors")
     path = folder / "storage" / key
     path.parent.mkdir(parents=True)
     sha256 = write_noise(path, megabytes)
@@ -207,7 +198,7 @@ def _publish_weights(server: Server, folder: Path, megabytes: int) -> tuple[str,
     with database.write() as session:
         leases.succeed_job(session, claim, files=[file], metrics={}, lineage={})
     database.close()
-    return job.id, sha256
+    return claim.job_id, sha256
 
 
 def ours_down(megabytes: int, *, streams: int) -> Reading:

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from benchmarks.frame import Benchmark, Goal, Reading, Side
+from benchmarks.service.rows import claimed_job
 from benchmarks.service.servers import answers, free_port, our_api, redis, running
 
 EVENTS, EVENTS_PER_SECOND = 40, 4
@@ -111,14 +112,10 @@ def measured(clients: int, *, port: int, path: str, key: str, process: psutil.Pr
 
 def ours(clients: int) -> Reading:
     """`GET /v1/jobs/{id}/events` of a running job; its worker's part is played by the functions that a worker uses."""
-    from sqlalchemy import select
-
-    from core.jobs import leases, store
+    from core.jobs import leases
     from core.jobs.database import Database
     from core.jobs.events import NewEvent, as_row
-    from core.jobs.models import Project
     from core.progress import Publisher
-    from core.spec import MethodSpec
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -126,22 +123,16 @@ def ours(clients: int) -> Reading:
         unlimited = {"REQUESTS_PER_SECOND": "0", "REQUEST_BURST": "100000"}
         with our_api(folder, url, **unlimited) as server:
             database, publisher = Database(url), Publisher(f"unix://{folder}/redis.sock")
-            with database.write() as session:
-                project_id = session.scalars(select(Project.id)).one()
-                spec = MethodSpec(method="pca", dataset="file-1")
-                job = store.create_job(session, project_id=project_id, spec=spec, max_attempts=1)
-            with database.write() as session:
-                claim = leases.claim_job(session, owner="benchmark", devices=("auto",), lease_seconds=600)
-            assert claim is not None
+            claim = claimed_job(database)
 
             def publish(number: int) -> None:
                 data = {"step": number, "values": {"loss": 0.5}, "sent": time.monotonic()}
-                event = as_row(job.id, claim.fence, number + 2, NewEvent("metrics", data=data), now=time.time())
+                event = as_row(claim.job_id, claim.fence, number + 2, NewEvent("metrics", data=data), now=time.time())
                 publisher.publish([event])
                 with database.write() as session:  # a worker does so in batches
                     leases.insert_events(session, [event])
 
-            path = f"/v1/jobs/{job.id}/events"
+            path = f"/v1/jobs/{claim.job_id}/events"
             process = psutil.Process(server.child.pid)
             return measured(clients, port=server.port, path=path, key=server.key, process=process, publish=publish)
 
