@@ -141,6 +141,8 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     pipeline_id: Mapped[str | None] = mapped_column(ForeignKey("pipelines.id"), index=True)
     pipeline_step: Mapped[str | None]
+    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # as /v1/fine_tuning/jobs had it
+    result_file_id: Mapped[str | None]  # the file of its metrics, step by step, if it was asked for there
     __table_args__ = (
         Index("ix_jobs_list", "project_id", "created_at", "id"),
         Index("ix_jobs_status", "project_id", "status", "created_at", "id"),
@@ -213,6 +215,21 @@ class Checkpoint(Base):
     sha256: Mapped[str]
     metrics: Mapped[dict[str, Any]]
     created_at: Mapped[int]
+    is_epoch: Mapped[bool] = mapped_column(default=False)  # an epoch ended there: it can be used as a model
+
+
+class CheckpointPermission(Base):
+    """Another project may use a checkpoint as a model."""
+
+    __tablename__ = "checkpoint_permissions"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[int]
+    __table_args__ = (
+        UniqueConstraint("checkpoint_id", "project_id"),
+        Index("ix_checkpoint_permissions_project_id", "project_id"),
+    )
 
 
 class Artifact(Base):
@@ -235,12 +252,29 @@ class TrainedModel(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
     name: Mapped[str | None]
+    alias: Mapped[str | None] = mapped_column(unique=True)  # ft:<base>:<project>:<suffix>:<job>, if it has one
     method: Mapped[str]
     bytes: Mapped[int]
     metrics: Mapped[dict[str, Any]]
     lineage: Mapped[dict[str, Any]]
     created_at: Mapped[int]
     __table_args__ = (Index("ix_models_list", "project_id", "created_at", "id"),)
+
+
+class ModelFetch(Base):
+    """A base model that is on its way from a hub, or has come, or could not."""
+
+    __tablename__ = "model_fetches"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]  # at the hub: organization/model
+    revision: Mapped[str]
+    status: Mapped[str]  # fetching, ready, failed
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    file_id: Mapped[str | None]
+    created_at: Mapped[int]
+    seen_at: Mapped[float]  # when whoever fetches it last said so: a fetch that is silent for long was lost
+    __table_args__ = (Index("ix_model_fetches_list", "project_id", "created_at", "id"),)
 
 
 class IdempotencyKey(Base):
@@ -314,3 +348,41 @@ class WorkerSlot(Base):
     seen_at: Mapped[float]
     is_draining: Mapped[bool] = mapped_column(default=False)
     drain_requested: Mapped[bool] = mapped_column(default=False)
+
+
+class WebhookEndpoint(Base):
+    """An address that is told of what happens to jobs."""
+
+    __tablename__ = "webhook_endpoints"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    name: Mapped[str]
+    url: Mapped[str]
+    event_types: Mapped[list[Any]]
+    secret: Mapped[str]  # whsec_<base64>: signs what is sent, so it cannot be stored as a hash
+    old_secret: Mapped[str | None]
+    old_secret_until: Mapped[float | None]
+    created_at: Mapped[int]
+    updated_at: Mapped[int]
+    __table_args__ = (Index("ix_webhook_endpoints_list", "project_id", "created_at", "id"),)
+
+
+class WebhookDelivery(Base):
+    """Something that an endpoint is to be told: written with what it tells of, tried until it is taken."""
+
+    __tablename__ = "webhook_deliveries"
+    id: Mapped[str] = mapped_column(primary_key=True)  # the webhook-id, the same in every try
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("webhook_endpoints.id"))
+    event_type: Mapped[str]
+    body: Mapped[dict[str, Any]]
+    status: Mapped[str]  # pending, delivered, failed
+    tries: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[float]  # when it is to be tried again; while it is being tried: when that try counts as lost
+    response_status: Mapped[int | None]
+    error: Mapped[str | None]
+    created_at: Mapped[int]
+    delivered_at: Mapped[int | None]
+    __table_args__ = (
+        Index("ix_webhook_deliveries_due", "status", "next_at"),
+        Index("ix_webhook_deliveries_list", "endpoint_id", "created_at", "id"),
+    )
