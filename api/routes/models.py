@@ -38,10 +38,10 @@ def delete_model(model_id: str, caller: Writer, server: ServerDep) -> Deleted:
     with server.database.read() as session:
         model = trained_models.find_model(session, caller.project_id, model_id)
     if isinstance(model, File):
-        delete_file(model_id, caller, server)
+        delete_file(model.id, caller, server)
         return Deleted(id=model_id, object="model", deleted=True)
     with server.database.write() as session:
-        keys = deletion.delete_trained_model(session, caller.project_id, model_id)
+        keys = deletion.delete_trained_model(session, caller.project_id, model.id)
     for key in keys:
         server.storage.delete(key)
     return Deleted(id=model_id, object="model", deleted=True)

@@ -8,21 +8,17 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.jobs.expiry import is_there
 from core.jobs.files import BASE_MODEL
-from core.jobs.inputs import get_file, get_model
-from core.jobs.models import File, TrainedModel
+from core.jobs.models import Checkpoint, File, TrainedModel
+from core.jobs.names import find_named
 from core.jobs.store import Order, page
 
 
-def find_model(
-    session: Session, project_id: str, model_id: str, *, param: str | None = "model_id"
-) -> TrainedModel | File:
-    """The project's model, trained (`model-...`) or uploaded (`file-...`); raises NotFound."""
-    if not model_id.startswith("file-"):
-        return get_model(session, project_id, model_id, param=param)
-    file = get_file(session, project_id, model_id, param=param)
-    if file.purpose != BASE_MODEL:
-        raise NotFound(f"'{model_id}' is a data set, not a model", param=param)
-    return file
+def find_model(session: Session, project_id: str, name: str, *, param: str | None = "model_id") -> TrainedModel | File:
+    """The project's model, trained or uploaded, by any of its names; raises NotFound, also for a checkpoint."""
+    model = find_named(session, project_id, name, param=param)
+    if isinstance(model, Checkpoint):
+        raise NotFound(f"'{name}' is a checkpoint: GET /v1/jobs/{model.job_id}/checkpoints lists it", param=param)
+    return model
 
 
 def list_models(

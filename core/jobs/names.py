@@ -1,0 +1,111 @@
+"""What models are called: the names of the fine-tuning API, and how any name that a user gives finds its model."""
+
+from __future__ import annotations
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from core.errors import NotFound
+from core.jobs.expiry import is_there
+from core.jobs.files import BASE_MODEL
+from core.jobs.inputs import get_file, get_model
+from core.jobs.models import Checkpoint, CheckpointPermission, File, Job, TrainedModel
+
+ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".gguf", ".gguf.zip")  # of uploaded base models
+FINE_TUNED = "ft:"
+AT_STEP = "ckpt-step-"
+
+
+def fine_tuned_name(job: Job, project_name: str) -> str:
+    """`ft:<base>:<project>:<suffix>:<id>`: what the model that the job makes is called."""
+    request = job.request or {}
+    base = request.get("model") or job.spec.get("base")
+    words = (_base_name(str(base)), _word(project_name), str(request.get("suffix") or ""), job.id.removeprefix("job-"))
+    return FINE_TUNED + ":".join(words)
+
+
+def checkpoint_name(job: Job, project_name: str, step: int) -> str:
+    """`ft:...:ckpt-step-<n>`: what the model that the job was at a step is called."""
+    return f"{fine_tuned_name(job, project_name)}:{AT_STEP}{step}"
+
+
+def _base_name(base: str) -> str:
+    """Of a model that was itself fine-tuned, the name of what that was made from."""
+    return _word(base.split(":")[1] if base.startswith(FINE_TUNED) and base.count(":") >= 2 else base)
+
+
+def _word(name: str) -> str:
+    """Without what separates the parts of a name, or of an address."""
+    return name.rpartition("/")[2].replace(":", "-")
+
+
+def find_named(
+    session: Session, project_id: str, name: str, *, param: str | None = "model"
+) -> File | TrainedModel | Checkpoint:
+    """The model that a project calls so: by its id, by the name of the fine-tuning API, or as its file is called.
+
+    A checkpoint may be another project's that permits it. Raises NotFound.
+    """
+    if name.startswith("model-"):
+        return get_model(session, project_id, name, param=param)
+    if name.startswith("file-"):
+        return _base_model(session, project_id, name, param)
+    if name.startswith("ckpt-"):
+        found = session.get(Checkpoint, name)
+        return _permitted(session, project_id, found, name, param)
+    if name.startswith(FINE_TUNED):
+        return _fine_tuned(session, project_id, name, param)
+    return _uploaded(session, project_id, name, param)
+
+
+def _base_model(session: Session, project_id: str, file_id: str, param: str | None) -> File:
+    file = get_file(session, project_id, file_id, param=param)
+    if file.purpose != BASE_MODEL:
+        raise NotFound(f"'{file_id}' is a data set, not a model", param=param)
+    return file
+
+
+def _fine_tuned(session: Session, project_id: str, name: str, param: str | None) -> TrainedModel | Checkpoint:
+    made, _, last = name.rpartition(":")
+    if not last.startswith(AT_STEP):
+        mine = (TrainedModel.project_id == project_id, TrainedModel.alias == name)
+        if (model := session.scalar(select(TrainedModel).where(*mine))) is None:
+            raise _unknown(name, param)
+        return model
+    step = last.removeprefix(AT_STEP)
+    if not (step.isascii() and step.isdigit() and len(step) < 12):
+        raise _unknown(name, param)
+    at_step = (Checkpoint.job_id == f"job-{made.rpartition(':')[2]}", Checkpoint.step == int(step))
+    return _permitted(session, project_id, session.scalar(select(Checkpoint).where(*at_step)), name, param)
+
+
+def _permitted(
+    session: Session, project_id: str, checkpoint: Checkpoint | None, name: str, param: str | None
+) -> Checkpoint:
+    if checkpoint is None:
+        raise _unknown(name, param)
+    if session.get_one(Job, checkpoint.job_id).project_id != project_id:
+        granted = exists().where(
+            CheckpointPermission.checkpoint_id == checkpoint.id, CheckpointPermission.project_id == project_id
+        )
+        if not session.scalar(select(granted)):
+            raise _unknown(name, param)
+    return checkpoint
+
+
+def _uploaded(session: Session, project_id: str, name: str, param: str | None) -> File:
+    """The newest base model that was uploaded under this name."""
+    mine = (File.project_id == project_id, File.purpose == BASE_MODEL, is_there())
+    called = File.filename.in_([name + ending for ending in ENDINGS])
+    newest = select(File).where(*mine, called).order_by(File.created_at.desc(), File.id.desc()).limit(1)
+    if (file := session.scalar(newest)) is None:
+        raise _unknown(name, param)
+    return file
+
+
+def _unknown(name: str, param: str | None) -> NotFound:
+    return NotFound(
+        f"there is no model '{name[:200]}': name one that GET /v1/models lists, or upload it under that name (purpose "
+        f"'{BASE_MODEL}', a zip of a Hugging Face folder, or GGUF)",
+        param=param,
+    )
