@@ -15,7 +15,8 @@ from api.lineage import lineages_of, origins_of
 from api.waiting import waiting_object
 from core.jobs import store
 from core.jobs.details import Details, details_of
-from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, TrainedModel, UploadPart
+from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, Project, TrainedModel, UploadPart
+from core.jobs.names import checkpoint_name
 from core.jobs.status import Status
 from core.jobs.uploads import Seen
 from core.settings import Settings
@@ -229,8 +230,27 @@ def model_object(model: TrainedModel | File, *, project: str) -> schemas.ModelOb
         }
     )
     created = model.created_at
+    alias = None if isinstance(model, File) else model.alias
     return schemas.ModelObject(
-        id=model.id, created=created, created_at=created, owned_by=project, bytes=model.bytes, **told
+        id=alias or model.id, created=created, created_at=created, owned_by=project, bytes=model.bytes, **told
+    )
+
+
+def checkpoint_model_object(session: Session, checkpoint: Checkpoint) -> schemas.ModelObject:
+    """A checkpoint as a model; it may be another project's that permits it."""
+    job = session.get_one(Job, checkpoint.job_id)
+    owner = session.get_one(Project, job.project_id).name
+    return schemas.ModelObject(
+        id=checkpoint_name(job, owner, checkpoint.step),
+        created=checkpoint.created_at,
+        created_at=checkpoint.created_at,
+        owned_by=owner,
+        name=job.name,
+        method=job.method,
+        job=job.id,
+        bytes=checkpoint.bytes,
+        metrics=finite(checkpoint.metrics),
+        lineage={},
     )
 
 

@@ -104,7 +104,7 @@ def _methods_at(request: Request) -> list[str]:
 
 @cache
 def _pattern(path: str) -> re.Pattern[str]:
-    named = re.sub(r"\\{path\\}", ".+", re.escape(path))
+    named = re.sub(r"\\{(path|model_id)\\}", ".+", re.escape(path))
     return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", named))
 
 

@@ -324,7 +324,7 @@ class ArtifactsObject(ListOf[ArtifactObject]):
 class ModelObject(Answer):
     """A model: one that a job made, or an uploaded base model."""
 
-    id: str
+    id: str = Field(description="Its name at the fine-tuning API (`ft:...`) where it has one.")
     object: Literal["model"] = "model"
     created: int
     created_at: int

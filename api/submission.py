@@ -62,7 +62,8 @@ def _refuse_nul(value: Any, place: tuple[str, ...]) -> None:
 def _data_set(session: Session, project_id: str, file_id: str, field: str, method: Method) -> Profile:
     file = lock_file(session, project_id, file_id, param=field)
     if file.profile is None:
-        raise InvalidSpec(f"{file_id} is an uploaded model, not a data set", param=field)
+        what = "an uploaded model" if file.purpose == BASE_MODEL else f"of purpose '{file.purpose}'"
+        raise InvalidSpec(f"{file_id} is {what}, not a data set", param=field)
     profile = Profile.from_dict(file.profile)
     if profile.kind not in method.reads:
         kinds = ", ".join(method.reads)

@@ -32,6 +32,7 @@ from core.jobs.status import Status
 from core.jobs.store import list_artifacts
 from core.queue import wake
 from core.storage import Storage, artifact_key, refusal_of
+from worker.results import kept_results, results_of
 from worker.supervisor import BEAT_SECONDS, Supervisor
 from worker.trainers import UNSUPERVISED
 
@@ -115,10 +116,15 @@ def _publish(supervisor: Supervisor, ending: Mapping[str, Any], *, storage: Stor
     """Move the artifacts into storage, then publish them with the job's end; all or nothing."""
     claim = supervisor.claim
     files = [Published(key=artifact_key(claim.job_id, claim.fence, file["path"]), **file) for file in ending["files"]]
+    results = None if ending["is_cancelled"] else results_of(supervisor, files)
     try:
-        for file in files:
-            _try_again(partial(storage.keep, folder / "artifacts" / file.path, file.key), supervisor)
-        superseded, dependents = _close(supervisor, partial(_end, supervisor, ending, files))
+        with contextlib.ExitStack() as stack:
+            if results is not None:
+                kept = partial(kept_results, supervisor, results, storage=storage, folder=folder)
+                _try_again(lambda: stack.enter_context(kept()), supervisor)
+            for file in files:
+                _try_again(partial(storage.keep, folder / "artifacts" / file.path, file.key), supervisor)
+            superseded, dependents = _close(supervisor, partial(_end, supervisor, ending, files))
     except LeaseLost:
         _forget(storage, _unpublished(supervisor, files))
         raise

@@ -5,11 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.dependencies import PageDep, Reader, ServerDep, Writer
-from api.presenting import model_object, page_of
+from api.presenting import checkpoint_model_object, model_object, page_of
 from api.routes.files import delete_file
 from api.schemas import Deleted, ListOf, ModelObject
+from core.errors import InvalidRequest
 from core.jobs import deletion, trained_models
-from core.jobs.models import File
+from core.jobs.models import Checkpoint, File
+from core.jobs.names import find_named
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -24,19 +26,24 @@ def list_models(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[Mode
     return page_of([model_object(model, project=caller.project_name) for model in found], page)
 
 
-@router.get("/{model_id}")
+@router.get("/{model_id:path}")
 def get_one_model(model_id: str, caller: Reader, server: ServerDep) -> ModelObject:
-    """One model: where it comes from, what it reached, how large it is."""
+    """One model, by any name that it has: where it comes from, what it reached, how large it is."""
     with server.database.read() as session:
-        model = trained_models.find_model(session, caller.project_id, model_id)
+        model = find_named(session, caller.project_id, model_id, param="model_id")
+        if isinstance(model, Checkpoint):
+            return checkpoint_model_object(session, model)
     return model_object(model, project=caller.project_name)
 
 
-@router.delete("/{model_id}")
+@router.delete("/{model_id:path}")
 def delete_model(model_id: str, caller: Writer, server: ServerDep) -> Deleted:
     """Delete a model and its files; 409 while an unfinished job starts from it."""
     with server.database.read() as session:
-        model = trained_models.find_model(session, caller.project_id, model_id)
+        model = find_named(session, caller.project_id, model_id, param="model_id")
+    if isinstance(model, Checkpoint):
+        there = f"/v1/jobs/{model.job_id}/checkpoints/{model.id}"
+        raise InvalidRequest(f"a checkpoint is deleted at {there}, by the project whose job it is of", param="model_id")
     if isinstance(model, File):
         delete_file(model.id, caller, server)
         return Deleted(id=model_id, object="model", deleted=True)

@@ -17,6 +17,8 @@ from core.jobs.status import UNFINISHED
 from core.jobs.store import Order, page
 
 BASE_MODEL = "base-model"
+FINE_TUNE_RESULTS = "fine-tune-results"
+STEP_METRICS = "step_metrics.csv"  # the artifact that becomes a file of that purpose
 
 
 def add_file(

@@ -15,7 +15,9 @@ from core.jobs.claimable import retry_pause
 from core.jobs.database import database_now, read_clock
 from core.jobs.events import NewEvent, add_event, status_event
 from core.jobs.fair_share import Share, front, open_devices, running_jobs, shares
+from core.jobs.files import FINE_TUNE_RESULTS, STEP_METRICS, add_file
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Project, TrainedModel, new_id
+from core.jobs.names import fine_tuned_name
 from core.jobs.quotas import UNLIMITED, Quotas
 from core.jobs.status import TERMINAL, Asked, Status
 from core.jobs.store import fail_dependents, free_dependents
@@ -235,10 +237,28 @@ def succeed_job(
         lineage=dict(lineage),
         created_at=int(read_clock(session)),
     )
+    if job.request is not None:
+        model.alias = fine_tuned_name(job, session.get_one(Project, job.project_id).name)
+        _give_results(session, job, files)
     session.add(model)
     event = NewEvent("status", "The job succeeded.", data={**status_event(job, "").data, "model": model.id})
     add_event(session, job.id, fence=job.fence, event=event)
     return model.id
+
+
+def _give_results(session: Session, job: Job, files: Sequence[Published]) -> None:
+    """Have the job's metrics, step by step, be a file of the project; its content is in storage already."""
+    for file in files:
+        if file.path == STEP_METRICS:
+            job.result_file_id = add_file(
+                session,
+                job.project_id,
+                filename=STEP_METRICS,
+                purpose=FINE_TUNE_RESULTS,
+                size=file.bytes,
+                sha256=file.sha256,
+                profile=None,
+            ).id
 
 
 def cancel_running_job(

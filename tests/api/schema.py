@@ -28,7 +28,7 @@ class Schema:
     def _patterns(self) -> list[tuple[str, str, re.Pattern[str]]]:
         found = []
         for method, path in self.operations:
-            pattern = re.sub(r"\{path\}", ".+", re.escape(path).replace(r"\{", "{").replace(r"\}", "}"))
+            pattern = re.sub(r"\{(path|model_id)\}", ".+", re.escape(path).replace(r"\{", "{").replace(r"\}", "}"))
             found.append((method, path, re.compile(re.sub(r"\{\w+\}", "[^/]+", pattern))))
         return sorted(found, key=lambda one: ("{" in one[1], one[1]))
 

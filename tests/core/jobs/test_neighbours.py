@@ -13,6 +13,7 @@ from core.jobs.database import Database
 from core.jobs.details import details_of
 from core.jobs.events import NewEvent, as_row, each_data, list_events
 from core.jobs.models import ApiKey, File, Project
+from core.jobs.names import find_named
 from core.jobs.status import Role
 from core.jobs.waiting import waiting_devices
 from core.jobs.workers import beat
@@ -66,7 +67,7 @@ def test_models_of_both_kinds_are_one_list(database: Database) -> None:
         rest = trained_models.list_models(session, PROJECT, order="asc", after=listed[0].id)
         assert [model.id for model in rest] == [listed[1].id]
         with pytest.raises(NotFound):
-            trained_models.find_model(session, PROJECT, data.id)
+            find_named(session, PROJECT, data.id)
     with database.write() as session:
         assert deletion.delete_trained_model(session, PROJECT, model_id) == ["k"]
 
