@@ -11,7 +11,7 @@ from api.schemas import Origin
 from core.catalog import methods
 from core.jobs.details import Details
 from core.jobs.inputs import rows_of
-from core.jobs.models import File, Job
+from core.jobs.models import Checkpoint, File, Job
 
 
 def lineages_of(session: Session, jobs: Sequence[Job], details: Mapping[str, Details]) -> dict[str, dict[str, Origin]]:
@@ -47,6 +47,10 @@ def _references(job: Job) -> Iterator[tuple[str, str]]:
 def _origin(value: str, row: Any) -> Origin:
     if isinstance(row, File):
         return Origin(file=row.id, filename=row.filename, sha256=row.sha256)
+    if isinstance(row, Checkpoint):
+        return Origin(checkpoint=row.id, step=row.step, job=row.job_id)
     if row is not None:
         return Origin(model=row.id, job=row.job_id)
+    if value.startswith("ckpt-"):
+        return Origin(checkpoint=value)
     return Origin(file=value) if value.startswith("file-") else Origin(model=value)

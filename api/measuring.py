@@ -14,7 +14,7 @@ from typing import Any
 
 from core.environment import learning_environment
 from core.errors import WeightworksError
-from core.jobs.inputs import FileInput, ModelInput
+from core.jobs.inputs import Input
 from core.placement import place_inputs
 from core.settings import Settings
 from core.spec import MethodSpec
@@ -36,7 +36,7 @@ class FirstStepsError(WeightworksError):
 
 
 def measure(
-    spec: MethodSpec, found: Mapping[str, FileInput | ModelInput], *, storage: Storage, settings: Settings
+    spec: MethodSpec, found: Mapping[str, Input], *, storage: Storage, settings: Settings
 ) -> dict[str, Any] | str:
     """What the first steps tell, as `core.measuring.Estimate` has it; or why they tell nothing.
 

@@ -183,6 +183,8 @@ class Origin(Answer):
     filename: str | None = None
     sha256: str | None = None
     model: str | None = None
+    checkpoint: str | None = None
+    step: int | None = None
     job: str | None = None
 
 

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from core.catalog import method_named
 from core.data.profile import Profile
 from core.errors import InvalidData, InvalidSpec
+from core.jobs.checkpoints import lock_checkpoint
 from core.jobs.files import BASE_MODEL, lock_file
-from core.jobs.inputs import FileInput, ModelInput, lock_model, model_of_job, resolve_references
+from core.jobs.inputs import Input, lock_model, model_of_job, resolve_references
 from core.jobs.models import Job
 from core.jobs.status import Status
 from core.jobs.store import create_job, lock_job
@@ -88,12 +89,14 @@ def _models(session: Session, project_id: str, spec: MethodSpec) -> dict[str, st
             file = lock_file(session, project_id, reference, param=field)
             if file.purpose != BASE_MODEL:
                 raise InvalidSpec(f"{reference} is a data set; upload a model with purpose '{BASE_MODEL}'", param=field)
+        elif reference.startswith("ckpt-"):
+            lock_checkpoint(session, project_id, reference, param=field)
         else:
             lock_model(session, project_id, reference, param=field)
     return needs
 
 
-def inputs_to_measure(session: Session, project_id: str, spec: MethodSpec) -> dict[str, FileInput | ModelInput] | str:
+def inputs_to_measure(session: Session, project_id: str, spec: MethodSpec) -> dict[str, Input] | str:
     """The files and models of a spec by field; or why a job's first steps cannot be made now."""
     models: dict[str, Any] = {}
     for field, reference in models_of(spec).items():

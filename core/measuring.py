@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from core.catalog import read_spec
-from core.data.model_archive import unpack_model_archive
 from core.errors import WeightworksError
 from core.execution import train
+from core.restoring import unpack_input
 from core.training.checkpoint import CheckpointFile
 from core.training.run import Control, Level, Request, Run
 from core.training.samples import Sample
@@ -109,12 +109,8 @@ def main() -> int:
     if order["threads"]:
         torch.set_num_threads(order["threads"])
     try:
-        inputs = {}
-        for name, place in order["inputs"].items():
-            inputs[name] = Path(place["path"])
-            if "archive" in place:
-                archive, limit = Path(place["archive"]), order["max_unpacked_bytes"]
-                unpack_model_archive(archive, inputs[name], max_unpacked_bytes=limit)
+        limit = order["max_unpacked_bytes"]
+        inputs = {name: unpack_input(place, max_unpacked_bytes=limit) for name, place in order["inputs"].items()}
         answer = asdict(measure(order["spec"], inputs, Path(order["folder"]), seconds=order["seconds"]))
     except WeightworksError as error:
         answer = {"error": error.as_dict()}

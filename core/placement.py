@@ -9,29 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import NotFound
-from core.jobs.inputs import FileInput, ModelInput
+from core.jobs.inputs import CheckpointInput, FileInput, Input, ModelInput
 from core.storage import Storage, file_key
 from core.storage.folders import link_or_copy
 
 
-def place_inputs(
-    found: Mapping[str, FileInput | ModelInput], *, storage: Storage, folder: Path
-) -> dict[str, dict[str, str]]:
+def place_inputs(found: Mapping[str, Input], *, storage: Storage, folder: Path) -> dict[str, dict[str, Any]]:
     """A path for each field; models are put together below `folder`. Raises NotFound for what storage lacks.
 
-    An uploaded model comes with its archive, which the trainer unpacks to the path: that may take longer than a
-    supervisor may be away. It is unpacked anew by each attempt, so that no copy outlives the upload.
+    An uploaded model comes with its archive, and a checkpoint with its base's place: `core.restoring` makes folders of
+    them, in the trainer, for that may take longer than a supervisor may be away. They are made anew by each attempt, so
+    that no copy outlives what was uploaded.
     """
-    places = {}
-    for field, one in found.items():
-        if isinstance(one, ModelInput):
-            places[field] = {"path": str(_assemble(one, storage, folder / field))}
-        elif one.is_model:
-            archive = storage.fetch(file_key(one.sha256), folder / f"{field}.archive")
-            places[field] = {"path": str(folder / field), "archive": str(archive)}
-        else:
-            places[field] = {"path": str(storage.fetch(file_key(one.sha256), folder / field))}
-    return places
+    return {field: place_input(one, storage=storage, path=folder / field) for field, one in found.items()}
+
+
+def place_input(one: Input, *, storage: Storage, path: Path) -> dict[str, Any]:
+    """The place of one input: `path`, where it is or is to be made, and what it is made of."""
+    if isinstance(one, ModelInput):
+        return {"path": str(_assemble(one, storage, path))}
+    if isinstance(one, CheckpointInput):
+        checkpoint = storage.fetch(one.key, path.with_name(f"{path.name}.safetensors"))
+        base = place_input(one.base, storage=storage, path=path.with_name(f"{path.name}.base"))
+        return {"path": str(path), "checkpoint": str(checkpoint), "sha256": one.sha256, "base": base}
+    if isinstance(one, FileInput) and one.is_model:
+        archive = storage.fetch(file_key(one.sha256), path.with_name(f"{path.name}.archive"))
+        return {"path": str(path), "archive": str(archive)}
+    return {"path": str(storage.fetch(file_key(one.sha256), path))}
 
 
 def _assemble(model: ModelInput, storage: Storage, folder: Path) -> Path:

@@ -67,7 +67,7 @@ class JobReference(Frozen):
     job: str = Field(min_length=1, max_length=128, description="Id of a job, or its local name inside a pipeline.")
 
 
-ModelReference = Annotated[str, StringConstraints(pattern=r"^(model|file)-[A-Za-z0-9_-]+$")] | JobReference
+ModelReference = Annotated[str, StringConstraints(pattern=r"^(model|file|ckpt)-[A-Za-z0-9_-]+$")] | JobReference
 FileReference = Annotated[str, StringConstraints(pattern=r"^file-[A-Za-z0-9_-]+$")]
 
 
@@ -77,7 +77,7 @@ def file_field(default: Any = ..., *, description: str) -> Any:
 
 
 def model_field(default: Any = ..., *, description: str) -> Any:
-    """A spec's field that may hold a model's id, an uploaded model's file id, or `{"job": ...}`."""
+    """A spec's field that may hold a model's id, a checkpoint's, an uploaded model's file id, or `{"job": ...}`."""
     return Field(default, description=description, json_schema_extra={"reference": "model"})
 
 
@@ -195,5 +195,5 @@ def files_of(spec: BaseModel) -> dict[str, str]:
 
 
 def models_of(spec: BaseModel) -> dict[str, str | JobReference]:
-    """The models a spec starts from: field to model id, file id, or the job that will make it."""
+    """The models a spec starts from: field to the id of a model, checkpoint or file, or the job that will make it."""
     return dict(_references(spec, "model"))

@@ -68,7 +68,7 @@ def with_uploads(client: Client, spec: Mapping[str, Any], upload: Upload) -> dic
 
 
 def _uploaded(value: Any, upload: Upload, *, is_model: bool) -> Any:
-    if not isinstance(value, str) or value.startswith(("file-", "model-")):
+    if not isinstance(value, str) or value.startswith(("file-", "model-", "ckpt-")):
         return value
     path = Path(value).expanduser()
     if not path.is_file():

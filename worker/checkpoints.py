@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.jobs.events import NewEvent
-from core.jobs.leases import Claim, add_checkpoint
-from core.jobs.models import new_id
+from core.jobs.leases import Added, Claim, add_checkpoint
 from core.storage import Storage, checkpoint_key
 from worker.errands import Answer, Errands
 
@@ -21,11 +20,11 @@ from worker.errands import Answer, Errands
 class Kept:
     """A checkpoint in storage that the table does not have yet."""
 
-    checkpoint_id: str
     key: str
     step: int
     bytes: int
     sha256: str
+    is_epoch: bool
     metrics: Mapping[str, float]
 
 
@@ -37,7 +36,7 @@ class CheckpointShelf:
         self._storage = storage
         self._errands = errands
         self._waiting: list[Kept] = []
-        self._superseded: list[str] = []
+        self._added: list[Added] = []
 
     def put(
         self, message: Mapping[str, Any], *, metrics: Mapping[str, float], then: Callable[[OSError | None], None]
@@ -48,7 +47,7 @@ class CheckpointShelf:
         """
         step = message["step"]
         key = checkpoint_key(self._claim.job_id, self._claim.fence, step)
-        kept = Kept(new_id("ckpt"), key, step, message["bytes"], message["sha256"], dict(metrics))
+        kept = Kept(key, step, message["bytes"], message["sha256"], message["is_epoch"], dict(metrics))
         put = partial(self._storage.link, Path(message["path"]), key)
         self._errands.send(put, then=partial(self._note, kept, then))
 
@@ -70,9 +69,8 @@ class CheckpointShelf:
 
     def register(self, session: Session) -> None:
         """Note what is new in the table. Raises LeaseLost."""
-        self._superseded = []
-        for one in self._waiting:
-            self._superseded += add_checkpoint(
+        self._added = [
+            add_checkpoint(
                 session,
                 self._claim,
                 key=one.key,
@@ -80,20 +78,20 @@ class CheckpointShelf:
                 size=one.bytes,
                 sha256=one.sha256,
                 metrics=one.metrics,
-                checkpoint_id=one.checkpoint_id,
-            )
-
-    def registered(self) -> list[NewEvent]:
-        """After the commit: remove what was superseded; answers the events that tell of the new ones."""
-        for key in self._superseded:
-            self._errands.send(partial(self._storage.delete, key), then=_ignore)
-        events = [
-            NewEvent(
-                "checkpoint", data={"id": one.checkpoint_id, "step": one.step, "bytes": one.bytes, "sha256": one.sha256}
+                is_epoch=one.is_epoch,
             )
             for one in self._waiting
         ]
-        self._waiting, self._superseded = [], []
+
+    def registered(self) -> list[NewEvent]:
+        """After the commit: remove what was superseded; answers the events that tell of the new ones."""
+        for key in (key for added in self._added for key in added.superseded):
+            self._errands.send(partial(self._storage.delete, key), then=_ignore)
+        events = [
+            NewEvent("checkpoint", data={"id": added.id, "step": one.step, "bytes": one.bytes, "sha256": one.sha256})
+            for added, one in zip(self._added, self._waiting, strict=True)
+        ]
+        self._waiting, self._added = [], []
         return events
 
 

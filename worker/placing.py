@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.jobs.inputs import FileInput, ModelInput, resolve_references
+from core.jobs.inputs import Input, resolve_references
 from core.jobs.leases import Claim, latest_checkpoints
 from core.placement import Saved, place_checkpoints, place_inputs
 from core.storage import Storage
@@ -18,7 +18,7 @@ from worker.journal import Journal
 class Needs:
     """An attempt's inputs by field, and its job's checkpoints, the furthest first."""
 
-    inputs: Mapping[str, FileInput | ModelInput]
+    inputs: Mapping[str, Input]
     checkpoints: Sequence[Saved]
 
 

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 
 from core.catalog import read_spec
-from core.data.model_archive import unpack_model_archive
 from core.errors import CheckpointDamaged, TrainingFailed, WeightworksError
 from core.execution import train
 from core.processes import die_with_parent, limit_memory, status_bytes
+from core.restoring import unpack_input
 from core.spec import JobReference, MethodSpec, files_of, models_of
 from core.storage import refusal_of
 from core.training.artifacts import MANIFEST, ArtifactFile, media_type
@@ -227,14 +227,9 @@ def wants(spec: MethodSpec) -> Message:
     return {"type": "wants", "files": files_of(spec), "models": models}
 
 
-def unpack(inputs: Mapping[str, Mapping[str, str]], *, max_unpacked_bytes: int) -> dict[str, Path]:
-    """The inputs' paths; an uploaded model's archive is unpacked to where the supervisor said."""
-    paths = {}
-    for field, place in inputs.items():
-        if "archive" in place:
-            unpack_model_archive(Path(place["archive"]), Path(place["path"]), max_unpacked_bytes=max_unpacked_bytes)
-        paths[field] = Path(place["path"])
-    return paths
+def unpack(inputs: Mapping[str, Mapping[str, Any]], *, max_unpacked_bytes: int) -> dict[str, Path]:
+    """The inputs' paths, where the supervisor said."""
+    return {field: unpack_input(place, max_unpacked_bytes=max_unpacked_bytes) for field, place in inputs.items()}
 
 
 def newest_whole(checkpoints: list[dict[str, Any]], reporter: Reporter) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
 from api.submitting import Submission
 from core.catalog import job_spec
 from core.jobs import store
-from core.jobs.inputs import FileInput, ModelInput
+from core.jobs.inputs import Input
 from core.jobs.quotas import Quotas, admit_jobs
 from core.jobs.status import TERMINAL, Status
 from core.spec import MethodSpec
@@ -45,7 +45,7 @@ def preview_job(
     The estimate comes from a short real measurement: the first steps are made here, and what a job would end with is
     told as an error.
     """
-    found: dict[str, FileInput | ModelInput] | str
+    found: dict[str, Input] | str
     with server.database.read() as session:
         checked = submission.check_submission(session, caller.project_id, spec)
         found = submission.inputs_to_measure(session, caller.project_id, spec) if measure else "not measured"

@@ -8,11 +8,12 @@ from sqlalchemy import delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
+from core.jobs.checkpoints import refuse_while_used, remove_checkpoints
 from core.jobs.files import refuse_while_needed
 from core.jobs.inputs import get_model, model_of_job
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Pipeline, SpentGpu, TrainedModel
 from core.jobs.status import TERMINAL
-from core.jobs.store import get_job, list_artifacts
+from core.jobs.store import get_job, list_artifacts, list_checkpoints
 
 
 def delete_trained_model(session: Session, project_id: str, model_id: str) -> list[str]:
@@ -38,14 +39,17 @@ def delete_artifacts(session: Session, job: Job) -> list[tuple[str, int]]:
 def delete_job(session: Session, project_id: str, job_id: str) -> None:
     """Delete an ended job with all its rows, and its pipeline with the last of its jobs.
 
-    Raises Conflict while the job has not ended, or a job that has not ended needs its weights.
+    Raises Conflict while the job has not ended, or a job that has not ended needs its weights or its checkpoints.
     """
     job = get_job(session, project_id, job_id, should_lock=True)
     if job.status not in TERMINAL:
         raise Conflict(f"the job is {job.status}: cancel it before you delete it", param="job_id")
     refuse_while_built_on(session, job)
+    checkpoints = list_checkpoints(session, job_id)
+    refuse_while_used(session, checkpoints)
+    remove_checkpoints(session, checkpoints)
     _note_spent_gpu(session, job)
-    for table in (TrainedModel, Artifact, Checkpoint, Event, Attempt):
+    for table in (TrainedModel, Artifact, Event, Attempt):
         session.execute(delete(table).where(table.job_id == job_id))
     session.execute(delete(Dependency).where(or_(Dependency.job_id == job_id, Dependency.needs_id == job_id)))
     session.delete(job)
@@ -56,7 +60,7 @@ def delete_job(session: Session, project_id: str, job_id: str) -> None:
 def delete_checkpoint(session: Session, project_id: str, job_id: str, checkpoint_id: str) -> str:
     """Delete a checkpoint of an ended job; answers its storage key.
 
-    Raises NotFound, or Conflict while the job may have to go on from it.
+    Raises NotFound, or Conflict while the job may have to go on from it, or another starts from it.
     """
     job = get_job(session, project_id, job_id, should_lock=True)
     checkpoint = session.get(Checkpoint, checkpoint_id)
@@ -64,8 +68,8 @@ def delete_checkpoint(session: Session, project_id: str, job_id: str, checkpoint
         raise NotFound(f"the job has no checkpoint '{checkpoint_id}' (any more)", param="checkpoint_id")
     if job.status not in TERMINAL:
         raise Conflict(f"the job is {job.status}: it may have to go on from this checkpoint", param="checkpoint_id")
-    session.delete(checkpoint)
-    session.flush()
+    refuse_while_used(session, [checkpoint])
+    remove_checkpoints(session, [checkpoint])
     return checkpoint.key
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import String, cast, exists, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.jobs.checkpoints import refuse_while_stood_on
 from core.jobs.database import read_clock
 from core.jobs.expiry import is_there
 from core.jobs.inputs import get_file
@@ -91,8 +92,9 @@ def is_content_used(session: Session, sha256: str) -> bool:
 
 
 def refuse_while_needed(session: Session, project_id: str, reference: str) -> None:
-    """Raise Conflict if the spec of a job that has not ended names this file or model."""
+    """Raise Conflict if a job that has not ended starts from this file or model, or from a checkpoint that did."""
     live = select(Job.id, Job.spec, Job.status).where(Job.project_id == project_id, Job.status.in_(UNFINISHED))
     for job_id, spec, status in session.execute(live.where(cast(Job.spec, String).contains(reference))):
         if reference in spec.values():
             raise Conflict(f"{job_id}, which is {status}, needs '{reference}'; cancel it first", code="in_use")
+    refuse_while_stood_on(session, reference)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.jobs.expiry import is_there
-from core.jobs.models import File, Job, TrainedModel
+from core.jobs.models import Checkpoint, CheckpointPermission, File, Job, TrainedModel
 from core.jobs.store import list_artifacts, needs_of
 from core.spec import MethodSpec, files_of, models_of
 
@@ -33,6 +33,21 @@ class ModelInput:
     job_id: str
     model_id: str
     files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CheckpointInput:
+    """What a job was at a step: a checkpoint, and the model that its job started from, without which it is none."""
+
+    checkpoint_id: str
+    job_id: str
+    step: int
+    key: str
+    sha256: str
+    base: Input
+
+
+Input: TypeAlias = FileInput | ModelInput | CheckpointInput
 
 
 def get_file(session: Session, project_id: str, file_id: str, *, param: str | None = "file_id") -> File:
@@ -63,27 +78,46 @@ def lock_model(session: Session, project_id: str, model_id: str, *, param: str) 
     return get_model(session, project_id, model_id, param=param)
 
 
+def get_checkpoint(
+    session: Session, project_id: str, checkpoint_id: str, *, param: str | None = "checkpoint_id"
+) -> Checkpoint:
+    """The checkpoint, of the project or permitted to it; raises NotFound."""
+    checkpoint = session.get(Checkpoint, checkpoint_id)
+    if checkpoint is None or not may_use(session, project_id, checkpoint):
+        raise NotFound(f"there is no checkpoint '{checkpoint_id}' (any more)", param=param)
+    return checkpoint
+
+
+def may_use(session: Session, project_id: str, checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is the project's own, or permitted to it."""
+    if session.get_one(Job, checkpoint.job_id).project_id == project_id:
+        return True
+    mine = (CheckpointPermission.checkpoint_id == checkpoint.id, CheckpointPermission.project_id == project_id)
+    return bool(session.scalar(select(exists().where(*mine))))
+
+
 def model_of_job(session: Session, job_id: str) -> TrainedModel | None:
     """The model that a job made, if it did and the model was not deleted."""
     return session.scalar(select(TrainedModel).where(TrainedModel.job_id == job_id))
 
 
-def rows_of(session: Session, project_id: str, ids: Iterable[str]) -> dict[str, File | TrainedModel]:
-    """The project's files and models among these ids; what was deleted, or has expired, is missing."""
+def rows_of(session: Session, project_id: str, ids: Iterable[str]) -> dict[str, File | TrainedModel | Checkpoint]:
+    """The project's files and models among these ids, and checkpoints; what was deleted, or has expired, is missing."""
     wanted = set(ids)
     files = [one for one in wanted if one.startswith("file-")]
-    found: list[File | TrainedModel] = []
+    checkpoints = [one for one in wanted if one.startswith("ckpt-")]
+    found: list[Any] = []
     if files:
         found += session.scalars(select(File).where(File.id.in_(files), File.project_id == project_id, is_there()))
-    if models := wanted.difference(files):
+    if checkpoints:
+        found += session.scalars(select(Checkpoint).where(Checkpoint.id.in_(checkpoints)))
+    if models := wanted.difference(files, checkpoints):
         mine = TrainedModel.project_id == project_id
         found += session.scalars(select(TrainedModel).where(TrainedModel.id.in_(models), mine))
     return {row.id: row for row in found}
 
 
-def resolve_inputs(
-    session: Session, *, project_id: str, job_id: str, spec: MethodSpec
-) -> dict[str, FileInput | ModelInput]:
+def resolve_inputs(session: Session, *, project_id: str, job_id: str, spec: MethodSpec) -> dict[str, Input]:
     """Every file and model of the spec, by field; raises NotFound, naming the field, for what has been deleted."""
     return resolve_references(
         session, project_id=project_id, job_id=job_id, files=files_of(spec), models=models_of(spec)
@@ -92,15 +126,18 @@ def resolve_inputs(
 
 def resolve_references(
     session: Session, *, project_id: str, job_id: str, files: Mapping[str, str], models: Mapping[str, Any]
-) -> dict[str, FileInput | ModelInput]:
+) -> dict[str, Input]:
     """As `resolve_inputs`, for whoever has only what the spec names: the worker, which knows no method."""
-    found: dict[str, FileInput | ModelInput] = {}
+    found: dict[str, Input] = {}
     for field, file_id in files.items():
         found[field] = _file_input(session, project_id, file_id, field, is_model=False)
     needs = needs_of(session, job_id)
     for field, reference in models.items():
         if isinstance(reference, str) and reference.startswith("file-"):
             found[field] = _file_input(session, project_id, reference, field, is_model=True)
+        elif isinstance(reference, str) and reference.startswith("ckpt-"):
+            checkpoint = get_checkpoint(session, project_id, reference, param=field)
+            found[field] = checkpoint_input(session, checkpoint, param=field)
         elif isinstance(reference, str):
             found[field] = _model_input(session, get_model(session, project_id, reference, param=field))
         else:
@@ -110,6 +147,37 @@ def resolve_references(
                 raise NotFound(f"{what} was deleted", param=field)
             found[field] = _model_input(session, model)
     return found
+
+
+def checkpoint_input(session: Session, checkpoint: Checkpoint, *, param: str | None = None) -> CheckpointInput:
+    """A checkpoint with its job's base, whosever that is; raises NotFound if the base was deleted."""
+    job = session.get_one(Job, checkpoint.job_id)
+    base = job.spec.get("base")
+    if base is None:
+        raise NotFound(f"'{checkpoint.id}' is of a job of {job.method}, which makes no model of it", param=param)
+    try:
+        found = resolve_references(session, project_id=job.project_id, job_id=job.id, files={}, models={"base": base})
+    except NotFound as error:
+        what = f"'{checkpoint.id}' was learned on a base that is not there any more ({error.message})"
+        raise NotFound(f"{what}: a model that its job made does without", param=param) from None
+    return CheckpointInput(checkpoint.id, job.id, checkpoint.step, checkpoint.key, checkpoint.sha256, found["base"])
+
+
+def foundations(session: Session, checkpoint_id: str) -> list[str]:
+    """The ids of all that a checkpoint stands on, its own first: checkpoints, then a model or a file."""
+    found: list[str] = []
+    reference: Any = checkpoint_id
+    while isinstance(reference, str) and reference.startswith("ckpt-"):
+        found.append(reference)
+        checkpoint = session.get(Checkpoint, reference)
+        if checkpoint is None:
+            return found
+        job = session.get_one(Job, checkpoint.job_id)
+        reference = job.spec.get("base")
+        if isinstance(reference, Mapping) and "base" in (needs := needs_of(session, job.id)):
+            model = model_of_job(session, needs["base"].id)
+            reference = None if model is None else model.id
+    return [*found, reference] if isinstance(reference, str) else found
 
 
 def _file_input(session: Session, project_id: str, file_id: str, field: str, *, is_model: bool) -> FileInput:
@@ -122,11 +190,14 @@ def _model_input(session: Session, model: TrainedModel) -> ModelInput:
     return ModelInput(model.job_id, model.id, files)
 
 
-def lineage_of(inputs: Mapping[str, FileInput | ModelInput]) -> dict[str, Any]:
+def lineage_of(inputs: Mapping[str, Input]) -> dict[str, Any]:
     """Where a job's data and models came from, for its model card and its model."""
-    return {
-        field: {"file": one.file_id, "filename": one.filename, "sha256": one.sha256}
-        if isinstance(one, FileInput)
-        else {"model": one.model_id, "job": one.job_id}
-        for field, one in inputs.items()
-    }
+    return {field: _origin(one) for field, one in inputs.items()}
+
+
+def _origin(one: Input) -> dict[str, Any]:
+    if isinstance(one, FileInput):
+        return {"file": one.file_id, "filename": one.filename, "sha256": one.sha256}
+    if isinstance(one, ModelInput):
+        return {"model": one.model_id, "job": one.job_id}
+    return {"checkpoint": one.checkpoint_id, "job": one.job_id, "step": one.step}

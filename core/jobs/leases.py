@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
+from core.jobs.checkpoints import remove_checkpoints
 from core.jobs.claimable import retry_pause
 from core.jobs.database import database_now, read_clock
 from core.jobs.events import NewEvent, add_event, status_event
@@ -22,6 +23,8 @@ from core.jobs.quotas import UNLIMITED, Quotas
 from core.jobs.status import TERMINAL, Asked, Status
 from core.jobs.store import fail_dependents, free_dependents
 from core.jobs.workers import is_to_drain
+
+KEPT, KEPT_EPOCHS = 2, 3
 
 
 class LeaseLost(Exception):  # noqa: N818 - not an error of the job's
@@ -58,6 +61,14 @@ class Suspect:
     job_id: str
     fence: int
     lease_expires_at: float
+
+
+@dataclass(frozen=True)
+class Added:
+    """A checkpoint that was noted, and the storage keys of older ones that are no longer needed."""
+
+    id: str
+    superseded: list[str]
 
 
 @dataclass(frozen=True)
@@ -188,12 +199,20 @@ def add_checkpoint(
     size: int,
     sha256: str,
     metrics: Mapping[str, float],
-    checkpoint_id: str | None = None,
-) -> list[str]:
-    """Note a checkpoint in storage; answers the storage keys of older ones that are no longer needed."""
+    is_epoch: bool = False,
+) -> Added:
+    """Note a checkpoint in storage: this one and the furthest before it are kept, and of epochs the furthest three.
+
+    So are those that an unfinished job starts from.
+
+    One of the same step takes the place of an earlier attempt's, and its id: that may be known as a model.
+    """
     _lock(session, claim)
+    query = select(Checkpoint).where(Checkpoint.job_id == claim.job_id).order_by(Checkpoint.step.desc())
+    known = list(session.scalars(query))
+    same = next((old for old in known if old.step == step), None)
     row = Checkpoint(
-        id=checkpoint_id or new_id("ckpt"),
+        id=new_id("ckpt") if same is None else same.id,
         job_id=claim.job_id,
         fence=claim.fence,
         step=step,
@@ -202,15 +221,19 @@ def add_checkpoint(
         sha256=sha256,
         metrics=dict(metrics),
         created_at=int(read_clock(session)),
+        is_epoch=is_epoch or (same is not None and same.is_epoch),
     )
-    query = select(Checkpoint).where(Checkpoint.job_id == claim.job_id).order_by(Checkpoint.step.desc())
-    same_step = [old for old in session.scalars(query) if old.step == step]
-    older = [old for old in session.scalars(query) if old.step != step][1:]
-    for old in (*same_step, *older):
-        session.delete(old)
-    session.flush()
-    session.add(row)
-    return [old.key for old in (*same_step, *older) if old.key != key]
+    superseded = [] if same is None or same.key == key else [same.key]
+    row = session.merge(row)
+    superseded += remove_checkpoints(session, _too_many([row, *(old for old in known if old is not same)]))
+    return Added(row.id, superseded)
+
+
+def _too_many(known: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Those of a job's checkpoints, the newest first, that are not kept."""
+    of_epochs = [row for row in known[KEPT:] if row.is_epoch]
+    kept = sum(row.is_epoch for row in known[:KEPT])
+    return [row for row in known[KEPT:] if row not in of_epochs[: max(0, KEPT_EPOCHS - kept)]]
 
 
 def succeed_job(

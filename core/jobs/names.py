@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
+from core.jobs.checkpoints import refuse_unless_model
 from core.jobs.expiry import is_there
 from core.jobs.files import BASE_MODEL
-from core.jobs.inputs import get_file, get_model
-from core.jobs.models import Checkpoint, CheckpointPermission, File, Job, TrainedModel
+from core.jobs.inputs import get_file, get_model, may_use
+from core.jobs.models import Checkpoint, File, Job, TrainedModel
 
 ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".gguf", ".gguf.zip")  # of uploaded base models
 FINE_TUNED = "ft:"
@@ -82,14 +83,9 @@ def _fine_tuned(session: Session, project_id: str, name: str, param: str | None)
 def _permitted(
     session: Session, project_id: str, checkpoint: Checkpoint | None, name: str, param: str | None
 ) -> Checkpoint:
-    if checkpoint is None:
+    if checkpoint is None or not may_use(session, project_id, checkpoint):
         raise _unknown(name, param)
-    if session.get_one(Job, checkpoint.job_id).project_id != project_id:
-        granted = exists().where(
-            CheckpointPermission.checkpoint_id == checkpoint.id, CheckpointPermission.project_id == project_id
-        )
-        if not session.scalar(select(granted)):
-            raise _unknown(name, param)
+    refuse_unless_model(checkpoint, param=param)
     return checkpoint
 
 

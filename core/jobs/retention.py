@@ -13,6 +13,7 @@ from sqlalchemy import CursorResult, delete, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
+from core.jobs.checkpoints import remove_checkpoints
 from core.jobs.database import database_now
 from core.jobs.deletion import delete_artifacts
 from core.jobs.expiry import is_over, is_there
@@ -75,14 +76,15 @@ def jobs_to_thin(session: Session, table: type[Checkpoint | Artifact | Event], *
 
 
 def drop_checkpoints(session: Session, job_id: str, *, days: float) -> Keys:
-    """Delete the checkpoints of a job that ended so many days ago; answers what storage may forget."""
+    """Delete the checkpoints of a job that ended so many days ago, but those that an unfinished job starts from.
+
+    Answers what storage may forget.
+    """
     if not _lock_ended(session, job_id, days):
         return []
     rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id)).all()
-    for row in rows:
-        session.delete(row)
-    session.flush()
-    return [(row.key, row.bytes) for row in rows]
+    sizes = {row.key: row.bytes for row in rows}
+    return [(key, sizes[key]) for key in remove_checkpoints(session, rows)]
 
 
 def drop_artifacts(session: Session, job_id: str, *, days: float) -> Keys:

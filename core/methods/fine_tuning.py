@@ -21,7 +21,7 @@ from core.networks.adapting import (
 from core.registry import Example, method
 from core.spec import Frozen, fill, refuse
 from core.tasks import KINDS, check_task, open_task
-from core.tasks.task import WRITING, Task, TuningSpec
+from core.tasks.task import CHECKPOINTED, WRITING, Task, TuningSpec
 from core.training.batches import Batches
 from core.training.learning import Learning
 from core.training.run import Run
@@ -141,6 +141,8 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
         run.log(loss=learning.descend(examples, task.loss_of, over=task.over(examples)))
         if batch.is_epoch_end and spec.is_validated:
             learning.validate(task.evaluate)
+        if batch.is_epoch_end and spec.task in CHECKPOINTED:
+            run.end_epoch(left=batches.epochs - 1 - batch.epoch)
 
     learning.finish()
     if spec.strategy == "lora":

@@ -33,6 +33,7 @@ Column = Annotated[str, StringConstraints(min_length=1, max_length=200)] | None
 
 CLASSIFICATION = ("image_classification", "text_classification", "table_classification", "audio_classification")
 WRITING = ("sequence_to_sequence", "language_model", "chat", "preference")  # they keep the base's own head
+CHECKPOINTED = ("language_model", "chat", "preference", "reinforcement")  # a checkpoint of theirs can be a model
 SAMPLED = ("sequence_to_sequence", "language_model", "chat")
 # The tasks for which a setting means something; for all others it is refused.
 TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
@@ -49,6 +50,7 @@ TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "sample_tokens": SAMPLED,
     "packing": ("chat",),
     "beta": ("preference",),
+    "epoch_checkpoints": CHECKPOINTED,
     "max_seconds": ("audio_classification", "speech_recognition"),
     "image_size": ("semantic_segmentation", "object_detection"),
     "jitter": ("image_classification", "semantic_segmentation"),
@@ -102,6 +104,12 @@ class TuningSpec(LabelledSpec):
         True, description="Lay short conversations side by side in a row; the model sees each by itself all the same."
     )
     beta: float = Field(0.1, gt=0, le=100, description="How strongly the model is kept near the base (DPO).")
+
+    epoch_checkpoints: bool = Field(
+        False,
+        description="Write the checkpoints of the last three epochs, to be used as models, however long that takes; "
+        "false: where it takes at most a twentieth of the time.",
+    )
 
     @model_validator(mode="after")
     def _columns_go_together(self) -> Self:

@@ -51,6 +51,11 @@ class Batches(Sequence[Batch]):
         size, epochs, steps = spec.batch_size, spec.epochs, spec.steps
         return cls(examples, batch_size=size, seed=spec.seed, epochs=epochs, steps=steps, drop_last=drop_last)
 
+    @property
+    def epochs(self) -> int:
+        """How many there are, the last one perhaps cut short."""
+        return -(-self.total // self.per_epoch)
+
     def __len__(self) -> int:
         return self.total
 

@@ -28,6 +28,7 @@ class CheckpointFile:
     step: int
     bytes: int
     sha256: str
+    is_epoch: bool = False  # an epoch ended there
 
 
 def write_checkpoint(state: Mapping[str, Any], path: Path, *, step: int) -> CheckpointFile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -26,7 +26,9 @@ Request = Literal["cancel", "interrupt"]
 LOG_SECONDS = 0.2
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_SHARE = 0.05  # of the time, at most: that of large networks takes long to write
+EPOCH = "-epoch"  # in the names of such files
 KEPT_CHECKPOINTS = 2
+KEPT_EPOCHS = 3  # of the checkpoints at the end of an epoch, besides
 
 
 class Stateful(Protocol):
@@ -102,10 +104,12 @@ class Run:
         self._tracked: dict[str, Stateful] = {}
         self._loop_start = 0
         self._is_in_step = False
+        self._epochs_left: int | None = None  # behind the one that this step ends, if it does
         self._sums: dict[str, Any] = {}
         self._counts: dict[str, int] = {}
         self._last_log = self._last_checkpoint = time.monotonic()
-        self._checkpoint_seconds = CHECKPOINT_SECONDS
+        self._checkpoint_seconds, self._writing_seconds = CHECKPOINT_SECONDS, 0.0
+        self._written_at = -1
         _seed_everything(self.spec.seed)
         if self.resume is not None:
             self.step = self.resume["step"]
@@ -184,6 +188,14 @@ class Run:
         self.stop_reason = reason
         self.message(f"Stopped early: {reason}")
 
+    def end_epoch(self, *, left: int) -> None:
+        """Say within a step that an epoch ends with it, and how many are `left`: its checkpoint can be a model.
+
+        It is written where that takes at most a twentieth of the time; where the spec asks for `epoch_checkpoints`,
+        that of the last epochs, which are the ones kept, in any case.
+        """
+        self._epochs_left = left
+
     def flush_log(self) -> None:
         """Send what `log` gathered since it was last sent."""
         if not self._sums:
@@ -196,8 +208,8 @@ class Run:
         for warning in self.watch.warnings(self.step, numbers):
             self.message(warning, "warn")
 
-    def checkpoint(self) -> CheckpointFile:
-        """Write everything needed to go on from here; the newest two are kept."""
+    def checkpoint(self, *, is_epoch: bool = False) -> CheckpointFile:
+        """Write everything needed to go on from here; the newest two are kept, and the newest three of epochs."""
         self.flush_log()
         started = time.monotonic()
         state = {
@@ -209,23 +221,23 @@ class Run:
             "spec": self.spec.model_dump(mode="json"),
         }
         folder = self.folder / "checkpoints"
-        written = write_checkpoint(state, folder / f"step-{self.step:09d}.safetensors", step=self.step)
-        for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT_CHECKPOINTS]:
-            old.unlink()
-        self._last_checkpoint = time.monotonic()
-        took = self._last_checkpoint - started
-        self._checkpoint_seconds = max(CHECKPOINT_SECONDS, took / CHECKPOINT_SHARE)
+        path = folder / f"step-{self.step:09d}{EPOCH if is_epoch else ''}.safetensors"
+        written = replace(write_checkpoint(state, path, step=self.step), is_epoch=is_epoch)
+        _remove_old(folder)
+        self._last_checkpoint, self._written_at = time.monotonic(), self.step
+        self._writing_seconds = self._last_checkpoint - started
+        self._checkpoint_seconds = max(CHECKPOINT_SECONDS, self._writing_seconds / CHECKPOINT_SHARE)
         self.reporter.checkpoint(written)
         return written
 
     def _should_stop(self) -> bool:
         asked = self.control.asked_at(self.step)
         if asked == "interrupt":
-            self.checkpoint()
+            self._checkpoint_here()
             raise Interrupted
         if asked == "cancel" and not self.is_cancelled:
             self.is_cancelled = True
-            self.checkpoint()
+            self._checkpoint_here()
         return self.is_cancelled
 
     def _after_step(self, total: int | None, *, is_last: bool) -> None:
@@ -234,10 +246,34 @@ class Run:
             self.flush_log()
             self._last_log = now
             self.reporter.progress(self.step, total)
+        is_epoch = self._is_epoch_kept(now)
         every = getattr(self.spec, "checkpoint_every", None)
         is_due = self.step % every == 0 if every else now - self._last_checkpoint >= self._checkpoint_seconds
-        if is_due and not is_last and self._tracked:
+        if is_epoch or (is_due and not is_last and self._tracked):
+            self.checkpoint(is_epoch=is_epoch)
+
+    def _checkpoint_here(self) -> None:
+        """Write a checkpoint, unless that of this step is there already."""
+        if self._written_at != self.step:
             self.checkpoint()
+
+    def _is_epoch_kept(self, now: float) -> bool:
+        """Whether an epoch has ended with this step, and its checkpoint is to be written."""
+        left, self._epochs_left = self._epochs_left, None
+        if left is None:
+            return False
+        is_among_last = left < KEPT_EPOCHS or self.stop_reason is not None
+        if is_among_last and getattr(self.spec, "epoch_checkpoints", False):
+            return True
+        return now - self._last_checkpoint >= self._writing_seconds / CHECKPOINT_SHARE
+
+
+def _remove_old(folder: Path) -> None:
+    """Those that are not kept: what is kept, the supervisor can still put into storage."""
+    written = sorted(folder.glob("step-*.safetensors"))
+    of_epochs = [path for path in written if path.stem.endswith(EPOCH)]
+    for old in set(written) - {*written[-KEPT_CHECKPOINTS:], *of_epochs[-KEPT_EPOCHS:]}:
+        old.unlink()
 
 
 def _seed_everything(seed: int) -> None:

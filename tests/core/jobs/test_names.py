@@ -50,9 +50,8 @@ def add_job(session: Session, **request: Any) -> Job:
 
 
 def add_checkpoint(session: Session, job: Job, *, step: int) -> Checkpoint:
-    row = Checkpoint(
-        id=f"ckpt-{step}", job_id=job.id, fence=1, step=step, key="k", bytes=1, sha256="s", metrics={}, created_at=1
-    )
+    told = {"fence": 1, "step": step, "key": "k", "bytes": 1, "sha256": "s", "metrics": {}, "created_at": 1}
+    row = Checkpoint(id=f"ckpt-{step}", job_id=job.id, is_epoch=True, **told)
     session.add(row)
     session.flush()
     return row
