@@ -199,19 +199,23 @@ class Worker:
             told = {"step": step, "total": total, "rate": 10.0, "at": time.time()}
             return leases.renew_lease(session, self.claim, lease_seconds=60, progress=told, metrics=metrics)
 
-    def checkpoint(self, step: int, content: bytes) -> None:
+    def checkpoint(self, step: int, content: bytes, *, is_epoch: bool = False, **metrics: float) -> str:
         key = checkpoint_key(self.claim.job_id, self.claim.fence, step)
         self._store(key, content)
         with self.service.database.write() as session:
-            leases.add_checkpoint(
+            added = leases.add_checkpoint(
                 session,
                 self.claim,
                 key=key,
                 step=step,
                 size=len(content),
                 sha256=sha256(content),
-                metrics={"loss": 0.5},
+                metrics=metrics or {"loss": 0.5},
+                is_epoch=is_epoch,
             )
+        for superseded in added.superseded:
+            self.service.storage.delete(superseded)
+        return added.id
 
     def succeed(self, files: Mapping[str, bytes] | None = None, **metrics: float) -> str:
         published = self.publish_files(files or {"model.safetensors": b"weights"})

@@ -13,10 +13,13 @@ import pytest
 
 import api.routes
 from tests.api.service import ADMIN_KEY, Service, new_project, start_worker, submit, upload, work
+from tests.api.test_checkpoints import listed, start_tuning
 from tests.api.test_samples import show
 
 OPEN = {"/healthz", "/readyz"}
 EVERYONES = {"/v1/methods/{name}", "/v1/methods/{name}/example_dataset", "/v1/methods/{name}/example_files/{field}"}
+PERMISSIONS = "/v1/fine_tuning/checkpoints/{fine_tuned_model_checkpoint}/permissions"
+BODIES = {("POST", PERMISSIONS): {"project_ids": ["default"]}}  # without which a call is refused before all else
 PAGES = {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"}
 
 
@@ -34,6 +37,8 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
     show(worker, "words", 1, b"one")
     model = worker.succeed()
     pipeline = http.post("/v1/pipelines", json={"jobs": {"a": {"method": "pca", "dataset": file}}}).json()["id"]
+    tuned = start_tuning(http, service)
+    tuned.worker.checkpoint(1, b"state", is_epoch=True)
     upload_id = http.post("/v1/uploads", json={"filename": "a", "bytes": 1}).json()["id"]
     return {
         "file_id": file,
@@ -44,6 +49,8 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
         "checkpoint_id": http.get(f"/v1/jobs/{job}/checkpoints").json()["data"][0]["id"],
         "sample_id": http.get(f"/v1/jobs/{job}/samples").json()["data"][0]["id"],
         "path": "model.safetensors",
+        "fine_tuned_model_checkpoint": listed(http, tuned.job_id)["data"][0]["fine_tuned_model_checkpoint"],
+        "permission_id": "perm-1",
         "key_id": http.post("/v1/api_keys", json={"name": "extra", "role": "read"}).json()["id"],
         "name": "pca",
         "worker_id": start_worker(service),
@@ -83,7 +90,7 @@ def test_what_belongs_to_another_project_is_not_there(service: Service, ids: dic
         for method, path in service.schema.operations:
             if "{" not in path or path in EVERYONES:
                 continue
-            answer = other.request(method, filled(path, ids))
+            answer = other.request(method, filled(path, ids), json=BODIES.get((method, path)))
             # Workers are everyone's, and for whoever runs the server to drain.
             hidden = 403 if "{worker_id}" in path else 404
             assert answer.status_code == hidden, (method, path, answer.text)
@@ -105,8 +112,8 @@ def test_a_role_allows_what_it_says(service: Service, http: httpx.Client, ids: d
             for method, path in service.schema.operations:
                 if path in OPEN or "{key_id}" in path:
                     continue
-                if path == "/v1/api_keys":
-                    assert client.request(method, path).status_code == 403
+                if path == "/v1/api_keys" or path.startswith(PERMISSIONS):
+                    assert client.request(method, filled(path, ids)).status_code == 403
                     continue
                 is_writing = method in ("POST", "PATCH", "DELETE") and path not in reading_posts
                 if role == "read":

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import httpx
 from jsonschema import Draft202012Validator
 
-from tests.api.service import ADMIN_KEY, Service, start_worker, submit, table, upload, work
+from tests.api.service import ADMIN_KEY, Service, new_project, start_worker, submit, table, upload, work
+from tests.api.test_checkpoints import permissions_of, start_tuning
 from tests.api.test_samples import show
 from tests.api.test_uploads import announce, complete, send
 
@@ -51,6 +52,7 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
         http.post(f"/v1/jobs/{waiting}/{change}").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/cancel").raise_for_status()
+    share_a_checkpoint(http, service)
     for path in (
         f"jobs/{job}/checkpoints/{checkpoint}",
         f"models/{model}",
@@ -61,6 +63,17 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
         http.delete(f"/v1/{path}").raise_for_status()
     fine = {(method, path) for method, path, status in service.schema.seen if status < 300}
     assert {call for call in service.schema.operations if call[1].startswith("/v1/")} - fine == set()
+
+
+def share_a_checkpoint(http: httpx.Client, service: Service) -> None:
+    tuned = start_tuning(http, service)
+    tuned.worker.checkpoint(1, b"state", is_epoch=True)
+    here = permissions_of(http, tuned)
+    with service.client(new_project(service)) as other:
+        theirs = other.get("/v1/projects").json()["data"][0]["id"]
+    permission = http.post(here, json={"project_ids": [theirs]}).raise_for_status().json()["data"][0]["id"]
+    http.get(here).raise_for_status()
+    http.delete(f"{here}/{permission}").raise_for_status()
 
 
 def test_every_methods_example_is_accepted_with_its_own_data(http: httpx.Client) -> None:
