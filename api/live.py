@@ -23,7 +23,13 @@ _encoded: WeakKeyDictionary[Event, bytes] = WeakKeyDictionary()  # as long as so
 
 
 async def stream(server: Server, job_id: str, *, after: EventId | None) -> AsyncIterator[bytes]:
-    """Every event behind `after`; ends with [DONE] once the job is over and all was sent.
+    """Every event behind `after` as server-sent events; ends with [DONE] once the job is over and all was sent."""
+    async for events in follow(server, job_id, after=after):
+        yield DONE if events is None else as_sse(events) or KEEP_ALIVE
+
+
+async def follow(server: Server, job_id: str, *, after: EventId | None) -> AsyncIterator[Sequence[Event] | None]:
+    """Every event behind `after`, some at a time, and none now and then while nothing happens; at the job's end None.
 
     An event from Redis is sent only if it directly follows the last one; whatever else comes means that SQL has to be
     read. So Redis may lose everything, or a new fence begin, and the stream just goes on. A reader too slow for its
@@ -32,7 +38,7 @@ async def stream(server: Server, job_id: str, *, after: EventId | None) -> Async
     last, sent_at = after or EventId(), time.monotonic()
     while events := await server.reader.after(job_id, last):
         last = place_of(events[-1])
-        yield as_sse(events)
+        yield events
     should_look = True
     async with server.tail.watch(job_id, after=last) as news:
         while not server.stopping.event.is_set():
@@ -40,18 +46,18 @@ async def stream(server: Server, job_id: str, *, after: EventId | None) -> Async
                 look = await server.reader.look(job_id)
                 while look is not None and look.last > last and (events := await server.reader.after(job_id, last)):
                     last, sent_at = place_of(events[-1]), time.monotonic()
-                    yield as_sse(events)
+                    yield events
                 if look is None or (look.is_over and last >= look.last):
-                    yield DONE
+                    yield None
                     return
             batch = await _next_of(news)
             events, should_look = _following(batch, last)
             if events:
                 last, sent_at = place_of(events[-1]), time.monotonic()
-                yield as_sse(events)
+                yield events
             elif time.monotonic() - sent_at > KEEP_ALIVE_SECONDS:
                 sent_at = time.monotonic()
-                yield KEEP_ALIVE
+                yield []
 
 
 async def _next_of(news: asyncio.Queue[Event]) -> list[Event]:

@@ -107,7 +107,7 @@ def _job_object(job: Job, details: Details, lineage: dict[str, Any]) -> schemas.
         spec=job.spec,
         metadata=job.tags,
         priority=job.priority,
-        progress=_progress(job),
+        progress=progress_object(job),
         metrics=finite(job.metrics),
         waiting=waiting_object(job, details),
         attempt=job.attempt,
@@ -149,7 +149,8 @@ def _attempt_object(row: Attempt) -> schemas.AttemptObject:
     )
 
 
-def _progress(job: Job) -> schemas.ProgressObject | None:
+def progress_object(job: Job) -> schemas.ProgressObject | None:
+    """How far a job is; None before its worker has said so."""
     known = job.progress
     if known is None:
         return None

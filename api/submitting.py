@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -34,10 +35,21 @@ DEADLOCK = "40P01"  # PostgreSQL's word for it
 
 @dataclass(frozen=True)
 class Submission:
-    """A job as someone submits it."""
+    """A job as someone submits it.
+
+    At the fine-tuning API it also has a `request`, in that API's words, and what was `sent`: only that is the same in
+    each try, since a seed that nobody gave is drawn.
+    """
 
     envelope: Envelope
     spec: MethodSpec
+    request: Mapping[str, Any] | None = None
+    sent: Mapping[str, Any] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The fingerprint of what was submitted."""
+        return self.envelope.sha256_of(self.spec.model_dump(mode="json") if self.sent is None else self.sent)
 
 
 @dataclass
@@ -97,7 +109,7 @@ class Submissions:
         return made
 
     def _write(self, session: Session, submissions: Sequence[Submission]) -> tuple[list[str | Exception], _Drafts]:
-        sha256s = [one.envelope.sha256_of(one.spec.model_dump(mode="json")) for one in submissions]
+        sha256s = [one.sha256 for one in submissions]
         pairs = list(zip(submissions, sha256s, strict=True))
         unnamed = [one.envelope.sent(sha256) for one, sha256 in pairs if one.envelope.key is None]
         drafts = _Drafts(Tries(session, unnamed))
@@ -121,7 +133,7 @@ class Submissions:
             checked = submission.check_submission(session, project_id, spec)
         admit_jobs(session, project_id, devices=[spec.device], defaults=self._quotas)
         now, most = drafts.tries.now, self._settings.max_attempts
-        job = new_job(project_id=project_id, spec=spec, max_attempts=most, now=now)
+        job = new_job(project_id=project_id, spec=spec, max_attempts=most, now=now, request=one.request)
         session.add(job)  # so that a quota counts it
         drafts.jobs.append((job, checked.needs))
         envelope.remember(session, drafts.tries, sha256, job.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import operator
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache, reduce
@@ -20,6 +21,7 @@ from core.spec import MethodSpec
 MAX_SENTENCES = 5
 _SOURCES = {"body", "query", "path", "header"}
 _TYPES = {"int", "float", "str", "bool", "none", "list", "dict"}
+_BRANCH = re.compile(r"(literal\[|constrained-).*")  # of a union, where no name of a field looks like it
 
 
 @cache
@@ -70,6 +72,7 @@ def spec_error(found: Sequence[Mapping[str, Any]]) -> InvalidSpec:
 def _place(item: Mapping[str, Any]) -> str:
     """The field's path, without what pydantic puts between: the body, the union's tag, the branches of a union."""
     place = [part for index, part in enumerate(item["loc"]) if index or part not in _SOURCES]
+    place = [part for part in place if not (isinstance(part, str) and _BRANCH.fullmatch(part))]
     if item["type"].startswith("union_tag"):
         place.append("method")
     prefix = place[:2] if place[:1] == ["jobs"] and len(place) > 2 else []

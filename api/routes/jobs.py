@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Query, Request
 
 from api import measuring, submission
 from api.dependencies import PageDep, Reader, ServerDep, Writer
+from api.filtering import METADATA_PARAMETER, wanted_metadata
 from api.idempotency import Submitter
 from api.presenting import job_object, job_objects, page_of
 from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
@@ -62,21 +63,7 @@ def preview_job(
     return PreviewObject(spec=spec.model_dump(mode="json"), profile=checked.profile.as_dict(), estimate=estimate)
 
 
-@router.get(
-    "",
-    openapi_extra={
-        "parameters": [
-            {
-                "name": "metadata",
-                "in": "query",
-                "style": "deepObject",
-                "explode": True,
-                "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-                "description": "Only jobs with these pairs: metadata[key]=value.",
-            }
-        ]
-    },
-)
+@router.get("", openapi_extra=METADATA_PARAMETER)
 def list_jobs(
     request: Request,
     caller: Reader,
@@ -86,18 +73,13 @@ def list_jobs(
     method: Annotated[str | None, Query(max_length=64, description="Only jobs of this method.")] = None,
 ) -> ListOf[JobObject]:
     """The project's jobs."""
-    wanted = {
-        name[len("metadata[") : -1]: value
-        for name, value in request.query_params.items()
-        if name.startswith("metadata[") and name.endswith("]")
-    }
     with server.database.read() as session:
         jobs = store.list_jobs(
             session,
             caller.project_id,
             statuses=status,
             method=method,
-            metadata=wanted,
+            metadata=wanted_metadata(request),
             after=page.after,
             limit=page.limit + 1,
             order=page.order,

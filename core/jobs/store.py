@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Select, exists, func, select, tuple_, update
+from sqlalchemy import Select, String, cast, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, NotFound, WeightworksError
@@ -25,7 +25,7 @@ def create_job(
     spec: MethodSpec,
     max_attempts: int,
     needs: Mapping[str, str] | None = None,
-    **pipeline: str | None,
+    **pipeline: Any,
 ) -> Job:
     """Write a queued job. `needs`: the spec's field to the id of the job whose weights it takes."""
     now = read_clock(session)
@@ -40,10 +40,11 @@ def new_job(
     spec: MethodSpec,
     max_attempts: int,
     now: float,
+    request: Mapping[str, Any] | None = None,
     pipeline_id: str | None = None,
     pipeline_step: str | None = None,
 ) -> Job:
-    """A queued job that is not written yet. `now`: by the database's clock."""
+    """A queued job that is not written yet. `now`: by the database's clock. `request`: see Job."""
     return Job(
         id=new_id("job"),
         project_id=project_id,
@@ -61,6 +62,7 @@ def new_job(
         max_attempts=max_attempts,
         cancel_requested=False,
         metrics={},
+        request=None if request is None else dict(request),
         pipeline_id=pipeline_id,
         pipeline_step=pipeline_step,
     )
@@ -104,6 +106,7 @@ def list_jobs(
     statuses: Sequence[Status] = (),
     method: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    has_metadata: bool | None = None,
     pipeline_id: str | None = None,
     after: str | None = None,
     limit: int = 20,
@@ -115,6 +118,8 @@ def list_jobs(
         query = query.where(Job.method == method)
     if pipeline_id is not None:
         query = query.where(Job.pipeline_id == pipeline_id)
+    if has_metadata is not None:
+        query = query.where((cast(Job.tags, String) != "{}") == has_metadata)
     for key, value in (metadata or {}).items():
         query = query.where(_has_tag(session, key, value))
     cursor = get_job(session, project_id, after, param="after") if after else None

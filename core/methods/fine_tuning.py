@@ -69,7 +69,7 @@ class FineTuningSpec(TuningSpec):
     @classmethod
     def _settings_of_a_strategy(cls, data: Any) -> Any:
         data = fill(data, "lora", {}, when=lambda given: given.get("strategy") == "lora")
-        data = fill(data, "learning_rate", _usual_rate(data), when=lambda given: _usual_rate(given) is not None)
+        data = fill(data, "learning_rate", usual_rate(data), when=lambda given: usual_rate(given) is not None)
         return fill(data, "batch_size", BATCH_OF_WRITING, when=lambda given: str(given.get("task")) in RATES_OF_TASK)
 
     @model_validator(mode="after")
@@ -91,8 +91,8 @@ class FineTuningSpec(TuningSpec):
         return self
 
 
-def _usual_rate(given: Any) -> float | None:
-    """The learning rate where none is given, None where the strategy is no strategy."""
+def usual_rate(given: Any) -> float | None:
+    """The learning rate of a spec that gives none, None where its strategy is no strategy."""
     if not isinstance(given, Mapping):
         return None
     rates = RATES_OF_TASK.get(str(given.get("task", "")), LEARNING_RATES)

@@ -21,10 +21,11 @@ import psutil
 from core.jobs import leases, workers
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row
+from core.jobs.files import STEP_METRICS
 from core.jobs.models import Base, new_id
 from core.jobs.status import Asked
 from core.progress import Publisher
-from core.storage import DiskStorage, artifact_key, checkpoint_key
+from core.storage import DiskStorage, artifact_key, checkpoint_key, file_key
 from tests.api.schema import Schema
 
 ROOT = Path(__file__).parents[2]
@@ -218,7 +219,10 @@ class Worker:
         return added.id
 
     def succeed(self, files: Mapping[str, bytes] | None = None, **metrics: float) -> str:
-        published = self.publish_files(files or {"model.safetensors": b"weights"})
+        files = files or {"model.safetensors": b"weights"}
+        if STEP_METRICS in files:
+            self._store(file_key(sha256(files[STEP_METRICS])), files[STEP_METRICS])
+        published = self.publish_files(files)
         with self.service.database.write() as session:
             lineage = {"job": self.claim.job_id}
             model = leases.succeed_job(session, self.claim, files=published, metrics=metrics, lineage=lineage)

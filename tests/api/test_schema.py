@@ -12,6 +12,7 @@ from tests.api.service import ADMIN_KEY, Service, new_project, start_worker, sub
 from tests.api.test_checkpoints import permissions_of, start_tuning
 from tests.api.test_samples import show
 from tests.api.test_uploads import announce, complete, send
+from tests.tiny import conversations, llama_zip
 
 
 def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Service) -> None:
@@ -48,6 +49,7 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
         admin.patch(f"/v1/projects/{project}", json={"max_running_jobs": None}).raise_for_status()
     for path in ("workers", f"projects/{project}"):
         http.get(f"/v1/{path}").raise_for_status()
+    fine_tune(http)
     for change in ("pause", "resume", "cancel"):
         http.post(f"/v1/jobs/{waiting}/{change}").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()
@@ -74,6 +76,17 @@ def share_a_checkpoint(http: httpx.Client, service: Service) -> None:
     permission = http.post(here, json={"project_ids": [theirs]}).raise_for_status().json()["data"][0]["id"]
     http.get(here).raise_for_status()
     http.delete(f"{here}/{permission}").raise_for_status()
+
+
+def fine_tune(http: httpx.Client) -> None:
+    upload(http, llama_zip(), name="tiny-llama.zip", purpose="base-model")
+    data = upload(http, conversations(), name="data.jsonl", purpose="fine-tune")["id"]
+    asked = {"model": "tiny-llama", "training_file": data}
+    job = http.post("/v1/fine_tuning/jobs", json=asked).raise_for_status().json()["id"]
+    for path in ("", f"/{job}", f"/{job}/events"):
+        http.get(f"/v1/fine_tuning/jobs{path}").raise_for_status()
+    for change in ("pause", "resume", "cancel"):
+        http.post(f"/v1/fine_tuning/jobs/{job}/{change}").raise_for_status()
 
 
 def test_every_methods_example_is_accepted_with_its_own_data(http: httpx.Client) -> None:

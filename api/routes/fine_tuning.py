@@ -1,0 +1,148 @@
+"""Fine-tuning jobs as the openai clients speak of them; each is also at /v1/jobs, under the same id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from api.dependencies import Caller, Page, PageDep, Reader, Server, ServerDep, Writer
+from api.filtering import METADATA_PARAMETER, wanted_metadata
+from api.fine_tuning.creating import create_job
+from api.fine_tuning.events import TYPES, fine_tuning_event_object, parse_event_id, stream_events, total_steps
+from api.fine_tuning.presenting import fine_tuning_job_objects
+from api.fine_tuning.requests import FineTuningRequest, JobRequest
+from api.fine_tuning.schemas import FineTuningEventObject, FineTuningJobObject
+from api.idempotency import Submitter
+from api.presenting import page_of
+from api.routes.watching import EVENT_STREAM, accepts
+from api.schemas import ListOf
+from core.errors import NotFound
+from core.jobs import store
+from core.jobs.events import list_events
+from core.jobs.models import Job
+
+if TYPE_CHECKING:
+    AskedBody = JobRequest
+else:
+    AskedBody = FineTuningRequest
+
+METHOD = "fine_tuning"
+
+router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
+
+
+@router.post("")
+async def create_fine_tuning_job(
+    asked: AskedBody, caller: Writer, server: ServerDep, envelope: Submitter
+) -> FineTuningJobObject:
+    """Submit a job; beside what the clients list, it takes settings of the method `fine_tuning` by their own names.
+
+    `auto` becomes a number at once, by the number of examples and of their tokens; the answer has it.
+    """
+    job_id = await create_job(server, envelope, asked)
+    return await run_in_threadpool(_shown, server, caller, job_id)
+
+
+@router.get("", openapi_extra=METADATA_PARAMETER)
+def list_fine_tuning_jobs(
+    request: Request, caller: Reader, server: ServerDep, page: PageDep
+) -> ListOf[FineTuningJobObject]:
+    """The project's jobs of method fine_tuning, wherever they were submitted; `metadata=null`: those without any."""
+    with server.database.read() as session:
+        jobs = store.list_jobs(
+            session,
+            caller.project_id,
+            method=METHOD,
+            metadata=wanted_metadata(request),
+            has_metadata=False if request.query_params.get("metadata") == "null" else None,
+            after=page.after,
+            limit=page.limit + 1,
+            order=page.order,
+        )
+        return page_of(fine_tuning_job_objects(session, jobs), page)
+
+
+@router.get("/{job_id}")
+def get_fine_tuning_job(job_id: str, caller: Reader, server: ServerDep) -> FineTuningJobObject:
+    """One job."""
+    return _shown(server, caller, job_id)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
+    """Stop a job: one that runs is `cancelled` within seconds, once its worker has let go of it."""
+    return _changed(server, caller, job_id, store.cancel_job)
+
+
+@router.post("/{job_id}/pause")
+def pause_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
+    """Leave a job off: a queued one at once, one that runs with a checkpoint, within seconds."""
+    return _changed(server, caller, job_id, store.pause_job)
+
+
+@router.post("/{job_id}/resume")
+def resume_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
+    """Queue a paused job, which goes on from its last checkpoint; or take back a pause that has not come yet."""
+    return _changed(server, caller, job_id, store.resume_job, should_wake=True)
+
+
+def _changed(
+    server: Server,
+    caller: Caller,
+    job_id: str,
+    change: Callable[[Session, str, str], Job],
+    *,
+    should_wake: bool = False,
+) -> FineTuningJobObject:
+    with server.database.write() as session:
+        _get(session, caller, job_id)
+        job = change(session, caller.project_id, job_id)
+    server.announce(session, wake=[job.device] if should_wake else [])
+    return _shown(server, caller, job_id)
+
+
+def _shown(server: Server, caller: Caller, job_id: str) -> FineTuningJobObject:
+    with server.database.read() as session:
+        return fine_tuning_job_objects(session, [_get(session, caller, job_id)])[0]
+
+
+def _get(session: Session, caller: Caller, job_id: str) -> Job:
+    job = store.get_job(session, caller.project_id, job_id)
+    if job.method != METHOD:
+        raise NotFound(f"{job_id} is a job of method {job.method}: it is at /v1/jobs/{job_id}", param="job_id")
+    return job
+
+
+@router.get("/{job_id}/events", response_model=ListOf[FineTuningEventObject], responses=EVENT_STREAM)
+async def list_fine_tuning_events(
+    job_id: str,
+    request: Request,
+    caller: Reader,
+    server: ServerDep,
+    page: PageDep,
+    stream: Annotated[bool, Query(description="All of them live, as with `Accept: text/event-stream`.")] = False,
+    last_event_id: Annotated[str | None, Header(max_length=128, description="Go on behind this event.")] = None,
+) -> Any:
+    """A page of events, the newest first; or all of them live, in order, ending with `data: [DONE]`."""
+    if not stream and not accepts(request, "text/event-stream"):
+        return await run_in_threadpool(_page, server, caller, job_id, page)
+    await run_in_threadpool(_shown, server, caller, job_id)
+    wanted = last_event_id or page.after
+    events = stream_events(server, job_id, after=parse_event_id(wanted) if wanted else None)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+def _page(server: Server, caller: Caller, job_id: str, page: Page) -> ListOf[FineTuningEventObject]:
+    after = parse_event_id(page.after) if page.after else None
+    with server.database.read() as session:
+        total = total_steps(_get(session, caller, job_id))
+        found = list_events(
+            session, job_id, after=after, types=TYPES, limit=page.limit + 1, newest_first=page.order == "desc"
+        )
+    return page_of([fine_tuning_event_object(event, total=total) for event in found], page)
