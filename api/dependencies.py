@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
 from api.announcing import Announcer
+from api.checking import Checker
 from api.gathering import Gatherer
 from api.inspecting import Inspector
 from api.limiting import Buckets, network_of
@@ -44,6 +45,7 @@ class Server:
     tail: Tail
     reader: EventReader
     inspector: Inspector
+    checker: Checker
     stopping: Stopping
     holders: Gatherer[str, Holder | None]  # of keys that are shown
     submissions: Gatherer[Submission, JobObject]

@@ -17,6 +17,7 @@ from fastapi_offline import FastAPIOffline
 
 from api import problems, uploads
 from api.announcing import Announcer
+from api.checking import Checker
 from api.collector import collect_forever
 from api.dependencies import Server, find_holders
 from api.gathering import Gatherer
@@ -130,15 +131,17 @@ def make_server(config: Settings) -> Server:
             ensure_admin_key(session, config.admin_key.get_secret_value())
     publisher = Publisher(config.redis_url)
     announcer = Announcer(publisher, queue.wake)
+    storage = open_storage(config, retry_seconds=min(config.s3_retry_seconds, RETRY_SECONDS))
     return Server(
         settings=config,
         database=database,
-        storage=open_storage(config, retry_seconds=min(config.s3_retry_seconds, RETRY_SECONDS)),
+        storage=storage,
         publisher=publisher,
         announcer=announcer,
         tail=Tail(config.redis_url),
         reader=EventReader(database, publisher),
         inspector=Inspector(config),
+        checker=Checker(config, database, storage),
         stopping=Stopping(),
         holders=Gatherer(partial(find_holders, database), name="holders"),
         submissions=Gatherer(Submissions(database, announcer, config), name="submissions"),
@@ -151,6 +154,7 @@ async def close_server(server: Server) -> None:
     """Say what is still to be said, then close all connections."""
     server.stopping.close()
     server.inspector.close()
+    server.checker.close()
     server.submissions.close()
     server.holders.close()
     server.announcer.close()

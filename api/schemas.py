@@ -235,6 +235,7 @@ class PreviewObject(Answer):
     spec: dict[str, Any]
     profile: dict[str, Any]
     estimate: EstimateObject
+    warnings: list[str] = Field(description="What the job would warn of as it begins.")
 
 
 class EventObject(Answer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from core.jobs.files import BASE_MODEL, lock_file
 from core.jobs.inputs import Input, lock_model, model_of_job, resolve_references
 from core.jobs.models import Job
 from core.jobs.status import Status
-from core.jobs.store import create_job, lock_job
+from core.jobs.store import create_job, get_job, lock_job
 from core.registry import Method
 from core.spec import JobReference, MethodSpec, TrainingSpec, files_of, models_of
 
@@ -32,6 +32,12 @@ class Checked:
 
 def check_submission(session: Session, project_id: str, spec: MethodSpec) -> Checked:
     """Check all that a spec names; raises InvalidSpec, InvalidData or NotFound, naming the field."""
+    profile = _check_data(session, project_id, spec)
+    return Checked(spec, profile, _models(session, project_id, spec))
+
+
+def _check_data(session: Session, project_id: str, spec: MethodSpec) -> Profile:
+    """Check the data sets of a spec, and itself against them; answers the profile of what it learns from."""
     _refuse_nul(spec.model_dump(mode="json"), ())
     method = method_named(spec.method)
     profile = None
@@ -43,7 +49,7 @@ def check_submission(session: Session, project_id: str, spec: MethodSpec) -> Che
     assert profile is not None  # noqa: S101 - every spec has a data set
     if method.check is not None:
         method.check(spec, profile)
-    return Checked(spec, profile, _models(session, project_id, spec))
+    return profile
 
 
 def _refuse_nul(value: Any, place: tuple[str, ...]) -> None:
@@ -98,16 +104,43 @@ def _models(session: Session, project_id: str, spec: MethodSpec) -> dict[str, st
 
 def inputs_to_measure(session: Session, project_id: str, spec: MethodSpec) -> dict[str, Input] | str:
     """The files and models of a spec by field; or why a job's first steps cannot be made now."""
-    models: dict[str, Any] = {}
-    for field, reference in models_of(spec).items():
-        if not isinstance(reference, JobReference):
-            models[field] = reference
-            continue
-        model = model_of_job(session, reference.job)
-        if model is None:
-            return f"{field} takes the weights of {reference.job}, which are not there yet"
-        models[field] = model.id
+    models, missing = _models_there(session, models_of(spec))
+    for field, needed in missing.items():
+        return f"{field} takes the weights of {needed}, which are not there yet"
     return resolve_references(session, project_id=project_id, job_id="", files=files_of(spec), models=models)
+
+
+def data_to_check(
+    session: Session, project_id: str, spec: MethodSpec, *, local: Collection[str]
+) -> tuple[Profile, dict[str, Input]]:
+    """The profile of a spec's data set, its files, and those of its models that are there; raises as a submission does.
+
+    `local`: the names of the jobs that a pipeline is yet to make.
+    """
+    profile = _check_data(session, project_id, spec)
+    references = {}
+    for field, reference in models_of(spec).items():
+        if isinstance(reference, JobReference):
+            if reference.job in local:
+                continue
+            get_job(session, project_id, reference.job, param=field)
+        references[field] = reference
+    models, _ = _models_there(session, references)
+    files = files_of(spec)
+    return profile, resolve_references(session, project_id=project_id, job_id="", files=files, models=models)
+
+
+def _models_there(session: Session, references: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The models by field that are there, and the jobs that are yet to make the others."""
+    there, missing = {}, {}
+    for field, reference in references.items():
+        if not isinstance(reference, JobReference):
+            there[field] = reference
+        elif (model := model_of_job(session, reference.job)) is not None:
+            there[field] = model.id
+        else:
+            missing[field] = reference.job
+    return there, missing
 
 
 def submit(session: Session, project_id: str, checked: Checked, *, max_attempts: int, **pipeline: Any) -> Job:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from api import submission
 from api.announcing import Announcer
+from api.checking import UNCHECKED, Verdict
 from api.idempotency import Envelope
 from api.presenting import job_objects
 from api.schemas import JobObject
@@ -35,7 +36,7 @@ DEADLOCK = "40P01"  # PostgreSQL's word for it
 
 @dataclass(frozen=True)
 class Submission:
-    """A job as someone submits it.
+    """A job as someone submits it, and what is to be said of its data.
 
     At the fine-tuning API it also has a `request`, in that API's words, and what was `sent`: only that is the same in
     each try, since a seed that nobody gave is drawn.
@@ -43,6 +44,7 @@ class Submission:
 
     envelope: Envelope
     spec: MethodSpec
+    verdict: Verdict = UNCHECKED
     request: Mapping[str, Any] | None = None
     sent: Mapping[str, Any] | None = None
 
@@ -58,6 +60,7 @@ class _Drafts:
 
     tries: Tries
     jobs: list[tuple[Job, Mapping[str, str]]] = field(default_factory=list)
+    warnings: dict[str, Sequence[str]] = field(default_factory=dict)  # by job
 
 
 class _Spoilt(Exception):  # noqa: N818 - said in the past tense
@@ -119,7 +122,7 @@ class Submissions:
                 made.append(self._draft(session, one, sha256, drafts))
             except WeightworksError as error:  # before anything of this one is written
                 made.append(error)
-        write_jobs(session, drafts.jobs, now=drafts.tries.now)
+        write_jobs(session, drafts.jobs, now=drafts.tries.now, warnings=drafts.warnings)
         drafts.tries.write()
         return made, drafts
 
@@ -130,12 +133,14 @@ class Submissions:
             known = envelope.find(session, drafts.tries, sha256)
             if known is not None:
                 return known
+            one.verdict.enforce()
             checked = submission.check_submission(session, project_id, spec)
         admit_jobs(session, project_id, devices=[spec.device], defaults=self._quotas)
         now, most = drafts.tries.now, self._settings.max_attempts
         job = new_job(project_id=project_id, spec=spec, max_attempts=most, now=now, request=one.request)
         session.add(job)  # so that a quota counts it
         drafts.jobs.append((job, checked.needs))
+        drafts.warnings[job.id] = one.verdict.warnings
         envelope.remember(session, drafts.tries, sha256, job.id)
         return job.id
 

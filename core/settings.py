@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     )
     inspection_seconds: int = Field(3600, gt=0, description="Longest that reading an upload may take.")
     inspection_memory_bytes: int = Field(2 * 2**30, gt=0, description="Most memory that reading an upload may take.")
+    check_seconds: int = Field(
+        60,
+        gt=0,
+        description="Longest that a submission waits while its conversations or pairs are read with the base's "
+        "tokenizer: what takes longer is read in part.",
+    )
     preview_seconds: float = Field(60.0, gt=0, description="Longest that a preview may measure a job's first steps.")
     project_max_running_jobs: int = Field(0, ge=0, description="Jobs of a project that may run at once; 0: no limit.")
     project_max_unfinished_jobs: int = Field(

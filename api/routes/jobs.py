@@ -31,7 +31,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 @router.post("", status_code=202)
 async def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, envelope: Submitter) -> JobObject:
     """Submit a job: a method, a data set, and what the method's spec allows."""
-    return await server.submissions.ask(Submission(envelope, spec))
+    verdict = await server.checker.judge_in_turn(caller.project_id, spec)
+    return await server.submissions.ask(Submission(envelope, spec, verdict))
 
 
 @router.post("/preview")
@@ -50,6 +51,8 @@ def preview_job(
     with server.database.read() as session:
         checked = submission.check_submission(session, caller.project_id, spec)
         found = submission.inputs_to_measure(session, caller.project_id, spec) if measure else "not measured"
+    verdict = server.checker.judge(caller.project_id, spec)
+    verdict.enforce()
     told = (
         found
         if isinstance(found, str)
@@ -60,7 +63,12 @@ def preview_job(
     estimate = EstimateObject(
         **({**nothing, **known, "note": told} if isinstance(told, str) else {**told, "note": None})
     )
-    return PreviewObject(spec=spec.model_dump(mode="json"), profile=checked.profile.as_dict(), estimate=estimate)
+    return PreviewObject(
+        spec=spec.model_dump(mode="json"),
+        profile=checked.profile.as_dict(),
+        estimate=estimate,
+        warnings=list(verdict.warnings),
+    )
 
 
 @router.get("", openapi_extra=METADATA_PARAMETER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter
@@ -9,6 +10,7 @@ from pydantic import ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from api import submission
+from api.checking import Verdict
 from api.dependencies import Caller, PageDep, Reader, ServerDep, Writer
 from api.idempotency import Submitter, submit_once
 from api.presenting import page_of, pipeline_objects
@@ -46,10 +48,14 @@ class PipelineRequest(Frozen):
 def submit_pipeline(body: PipelineRequest, caller: Writer, server: ServerDep, envelope: Submitter) -> PipelineObject:
     """Submit several jobs at once, all or none; each waits for the weights that it needs."""
 
+    verdicts = {
+        name: server.checker.judge(caller.project_id, spec, local=body.jobs) for name, spec in body.jobs.items()
+    }
+
     def make(session: Session) -> str:
         devices, defaults = [spec.device for spec in body.jobs.values()], Quotas.of_server(server.settings)
         admit_jobs(session, caller.project_id, devices=devices, defaults=defaults)
-        return _create(session, caller, body, max_attempts=server.settings.max_attempts)
+        return _create(session, caller, body, verdicts, max_attempts=server.settings.max_attempts)
 
     pipeline_id, session = submit_once(server, envelope, body.model_dump(mode="json"), make)
     ready = [spec.device for spec in body.jobs.values() if not submission.local_needs(spec, body.jobs)]
@@ -57,12 +63,15 @@ def submit_pipeline(body: PipelineRequest, caller: Writer, server: ServerDep, en
     return get_pipeline(pipeline_id, caller, server)
 
 
-def _create(session: Session, caller: Caller, body: PipelineRequest, *, max_attempts: int) -> str:
+def _create(
+    session: Session, caller: Caller, body: PipelineRequest, verdicts: Mapping[str, Verdict], *, max_attempts: int
+) -> str:
     pipeline = store.create_pipeline(session, caller.project_id, name=body.name)
     made: dict[str, str] = {}
     for name in submission.in_order_of_need(body.jobs):
         spec = _with_job_ids(body.jobs[name], made)
         try:
+            verdicts[name].enforce()
             checked = submission.check_submission(session, caller.project_id, spec)
         except WeightworksError as error:
             error.param = f"jobs.{name}.{error.param}" if error.param else f"jobs.{name}"
@@ -74,6 +83,7 @@ def _create(session: Session, caller: Caller, body: PipelineRequest, *, max_atte
             max_attempts=max_attempts,
             pipeline_id=pipeline.id,
             pipeline_step=name,
+            warnings=verdicts[name].warnings,
         )
         made[name] = job.id
     return pipeline.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,38 +38,46 @@ class Preference:
 
 def read_conversations(path: Path) -> list[Conversation]:
     """All conversations; raises InvalidData by line."""
-    source = open_source(path)
-    if not isinstance(source, ChatSource) or source.is_preference:
-        raise wrong_kind(source, "conversations: JSON Lines with messages")
     problems = Problems()
-    found = []
-    for where, value in read_objects(path, problems):
-        try:
-            check_conversation(value)
-        except ValueError as error:
-            problems.add(where, str(error))
-        else:
-            found.append(Conversation(where, _messages(value["messages"]), value.get("tools")))
+    found = list(conversations_in(path, problems))
     problems.check()
     return found
 
 
 def read_preferences(path: Path) -> list[Preference]:
     """All pairs of answers; raises InvalidData by line."""
+    problems = Problems()
+    found = list(preferences_in(path, problems))
+    problems.check()
+    return found
+
+
+def conversations_in(path: Path, problems: Problems) -> Iterator[Conversation]:
+    """One after another; lines that hold none become problems. Raises InvalidData for data of another kind."""
+    source = open_source(path)
+    if not isinstance(source, ChatSource) or source.is_preference:
+        raise wrong_kind(source, "conversations: JSON Lines with messages")
+    for where, value in read_objects(path, problems):
+        try:
+            check_conversation(value)
+        except ValueError as error:
+            problems.add(where, str(error))
+        else:
+            yield Conversation(where, _messages(value["messages"]), value.get("tools"))
+
+
+def preferences_in(path: Path, problems: Problems) -> Iterator[Preference]:
+    """As `conversations_in`, pairs of answers."""
     source = open_source(path)
     if not isinstance(source, ChatSource) or not source.is_preference:
         raise wrong_kind(source, "preferences: JSON Lines with prompt, chosen and rejected")
-    problems = Problems()
-    found = []
     for where, value in read_objects(path, problems):
         try:
             check_preference(value)
         except ValueError as error:
             problems.add(where, str(error))
         else:
-            found.append(_preference(where, value))
-    problems.check()
-    return found
+            yield _preference(where, value)
 
 
 def _preference(where: str, value: Mapping[str, Any]) -> Preference:

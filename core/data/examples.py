@@ -152,26 +152,26 @@ def write_labelled_text(path: Path, *, documents: int = 120) -> None:
 
 
 def write_conversations(path: Path, *, count: int = 60) -> None:
-    """JSON Lines with `messages`: asked for what a thing is, an assistant names its topic."""
+    """JSON Lines with `messages`: asked for what a thing is, an assistant names its topic; all differ (up to 250)."""
     random = np.random.default_rng(0)
-    lines = []
-    for index in range(count):
-        topic = ("animals", "machines")[index % 2]
+    lines: dict[str, None] = {}
+    while len(lines) < count:
+        topic = ("animals", "machines")[len(lines) % 2]
         messages = [
             {"role": "user", "content": sentence(random, topic)},
             {"role": "assistant", "content": f"that is about {topic}."},
         ]
-        lines.append(json.dumps({"messages": messages}))
+        lines[json.dumps({"messages": messages})] = None
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_preferences(path: Path, *, count: int = 60) -> None:
     """JSON Lines with `prompt`, `chosen` and `rejected`: answers about animals are better than those about machines."""
     random = np.random.default_rng(0)
-    lines = []
-    for _ in range(count):
+    lines: dict[str, None] = {}
+    while len(lines) < count:
         better, worse = sentence(random, "animals"), sentence(random, "machines")
-        lines.append(json.dumps({"prompt": "tell me something.", "chosen": better, "rejected": worse}))
+        lines[json.dumps({"prompt": "tell me something.", "chosen": better, "rejected": worse})] = None
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,7 @@ MAX_MEMBERS = 1000
 MAX_LAYERS, MAX_SIZE = 10_000, 10**9  # what a config.json may ask for
 # What a model folder may bring: data. Everything else (pickled weights, Python files) is left out, never executed.
 KEPT = frozenset({".safetensors", ".json", ".txt", ".model", ".md", ".jinja", ".csv", ".png", ".gguf"})
+READING = frozenset({".json", ".txt", ".model", ".jinja"})  # what tells how it reads: all but weights
 PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".joblib"})
 
 
@@ -51,7 +52,9 @@ def inspect_model_archive(path: Path, *, max_unpacked_bytes: int = 256 * 2**30) 
     problems.check()
 
 
-def unpack_model_archive(path: Path, folder: Path, *, max_unpacked_bytes: int = 256 * 2**30) -> None:
+def unpack_model_archive(
+    path: Path, folder: Path, *, max_unpacked_bytes: int = 256 * 2**30, kept: Collection[str] = KEPT
+) -> None:
     """Unpack the model into `folder`, which is whole or absent afterwards; raises InvalidData.
 
     Only files of kinds that hold data are taken.
@@ -67,13 +70,24 @@ def unpack_model_archive(path: Path, folder: Path, *, max_unpacked_bytes: int = 
         partial.replace(folder)
         return
     for name, member in _below(_root(path, max_unpacked_bytes), path, problems, max_unpacked_bytes):
-        if PurePosixPath(name).suffix.lower() in KEPT:
+        if PurePosixPath(name).suffix.lower() in kept:
             target = partial / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file)
     problems.check()
     partial.replace(folder)
+
+
+def unpack_reading(path: Path, folder: Path, *, max_unpacked_bytes: int = 256 * 2**30) -> None:
+    """Of a model unpack what tells how it reads: its configuration and tokenizer, or the GGUF file that holds both."""
+    if _is_gguf(path):
+        folder.mkdir(parents=True)
+        (folder / "model.gguf").symlink_to(path.absolute())
+        return
+    names = [name for name, _ in _below(_root(path, max_unpacked_bytes), path, Problems(), max_unpacked_bytes)]
+    kept = READING if any(name.lower().endswith(".safetensors") for name in names) else KEPT
+    unpack_model_archive(path, folder, max_unpacked_bytes=max_unpacked_bytes, kept=kept)
 
 
 def is_gguf(head: bytes) -> bool:

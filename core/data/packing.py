@@ -114,12 +114,10 @@ def pack_whole(
 ) -> PackedRows:
     """Whole sequences, as many a row as fit, longest first, each into the row that it leaves least space in.
 
-    Arguments as of `pack_stream`, and whether a word begins at a token; a sequence longer than `row_length` raises
-    ValueError. Best-fit decreasing (Johnson 1974) needs at most 11/9 of the fewest rows, and on texts of mixed lengths
+    Arguments as of `pack_stream`, and whether a word begins at a token; a sequence longer than `row_length` has a row
+    to itself. Best-fit decreasing (Johnson 1974) needs at most 11/9 of the fewest rows, and on texts of mixed lengths
     hardly any more.
     """
-    if max(lengths) > row_length:
-        raise ValueError(f"a sequence of {max(lengths)} tokens does not fit into rows of {row_length}")
     bins = _best_fit(lengths, row_length)
     order = torch.tensor([sequence for members in bins for sequence in members])
     sizes = torch.tensor(lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,15 +59,15 @@ def add_event(session: Session, job_id: str, *, fence: int, event: NewEvent) -> 
     return row
 
 
-def add_first_event(session: Session, job_id: str, event: NewEvent, *, now: float) -> None:
-    """Begin the stream of a new job, whose row is written already; the next flush writes it."""
-    row = as_row(job_id, 0, 1, event, now=now)
-    session.add(row)
-    session.info.setdefault("events", []).append(row)
+def add_first_events(session: Session, job_id: str, events: Iterable[NewEvent], *, now: float) -> None:
+    """Begin the stream of a new job, whose row is written already; the next flush writes them."""
+    rows = [as_row(job_id, 0, seq, event, now=now) for seq, event in enumerate(events, 1)]
+    session.add_all(rows)
+    session.info.setdefault("events", []).extend(rows)
 
 
 def added_events(session: Session) -> list[Event]:
-    """What `add_event` and `add_first_event` wrote in this session: to be published once it is committed."""
+    """What `add_event` and `add_first_events` wrote in this session: to be published once it is committed."""
     return list(session.info.get("events", []))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from sqlalchemy import Select, String, cast, exists, func, select, tuple_, update
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs.database import read_clock
-from core.jobs.events import add_event, add_first_event, status_event
+from core.jobs.events import NewEvent, add_event, add_first_events, status_event
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, IdempotencyKey, Job, Pipeline, new_id
 from core.jobs.status import TERMINAL, Status
 from core.spec import MethodSpec
@@ -25,12 +26,13 @@ def create_job(
     spec: MethodSpec,
     max_attempts: int,
     needs: Mapping[str, str] | None = None,
+    warnings: Sequence[str] = (),
     **pipeline: Any,
 ) -> Job:
     """Write a queued job. `needs`: the spec's field to the id of the job whose weights it takes."""
     now = read_clock(session)
     job = new_job(project_id=project_id, spec=spec, max_attempts=max_attempts, now=now, **pipeline)
-    write_jobs(session, [(job, needs or {})], now=now)
+    write_jobs(session, [(job, needs or {})], now=now, warnings={job.id: warnings})
     return job
 
 
@@ -68,15 +70,25 @@ def new_job(
     )
 
 
-def write_jobs(session: Session, jobs: Sequence[tuple[Job, Mapping[str, str]]], *, now: float) -> None:
-    """Write new jobs, each with what it needs, and their first events: a statement a table, however many they are."""
+def write_jobs(
+    session: Session,
+    jobs: Sequence[tuple[Job, Mapping[str, str]]],
+    *,
+    now: float,
+    warnings: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> None:
+    """Write new jobs, each with what it needs, and their first events: a statement a table, however many they are.
+
+    `warnings`: what is to be said of a job, by its id.
+    """
     session.add_all(job for job, _ in jobs)
     session.flush()
     for job, needs in jobs:
         for field, needed in needs.items():
             get_job(session, job.project_id, needed, param=field)
             session.add(Dependency(job_id=job.id, field=field, needs_id=needed))
-        add_first_event(session, job.id, status_event(job, "The job waits for a worker."), now=now)
+        told = [NewEvent("message", text, "warn") for text in warnings.get(job.id, ())]
+        add_first_events(session, job.id, [status_event(job, "The job waits for a worker."), *told], now=now)
     session.flush()
     for job, needs in jobs:
         if needs:

@@ -62,7 +62,7 @@ def render(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None) ->
     refuses.
     """
     try:
-        answers = [index for index, message in enumerate(messages) if index and _is_learned(message)]
+        answers = [index for index, message in enumerate(messages) if index and is_learned(message)]
         spans = _spans(tokenizer, messages, answers, tools)
         if spans is not None:
             return [_tokenized(tokenizer, _text(tokenizer, messages, tools=tools), spans)]
@@ -71,7 +71,8 @@ def render(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None) ->
         raise ValueError(f"the base's chat template refuses it: {error}") from None
 
 
-def _is_learned(message: Message) -> bool:
+def is_learned(message: Message) -> bool:
+    """Whether it is an answer that is to be learned, if it answers anything."""
     return bool(message["role"] == "assistant" and message.get("weight", 1) != 0)
 
 

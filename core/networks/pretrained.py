@@ -85,6 +85,15 @@ def open_tokenizer(folder: Path, network: nn.Module, *, param: str, at_most: int
 
     It always has a padding token.
     """
+    config: Any = network.config
+    reading = open_reading(folder, config, param=param, at_most=at_most, positions=_positions(network))
+    if config.pad_token_id is None:
+        config.pad_token_id = reading.tokenizer.pad_token_id
+    return reading
+
+
+def open_reading(folder: Path, config: Any, *, param: str, at_most: int, positions: int = 0) -> Reading:
+    """As `open_tokenizer`, by a network's configuration alone; `positions`: those it has embeddings for, 0: by rule."""
     gguf = {} if any((folder / name).exists() for name in TOKENIZERS) else gguf_of(folder)
     if not gguf and not any((folder / name).exists() for name in TOKENIZERS):
         raise InvalidData(
@@ -97,12 +106,9 @@ def open_tokenizer(folder: Path, network: nn.Module, *, param: str, at_most: int
         )
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise InvalidData(f"the tokenizer cannot be opened: {error!s:.300}", param=param) from None
-    config: Any = network.config
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if config.pad_token_id is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    limits = [_positions(network), getattr(config, "max_position_embeddings", 0), tokenizer.model_max_length, at_most]
+    limits = [positions, getattr(config, "max_position_embeddings", 0), tokenizer.model_max_length, at_most]
     return Reading(tokenizer, min(limit for limit in limits if limit > 0))
 
 

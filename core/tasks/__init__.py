@@ -34,6 +34,8 @@ TASKS: Mapping[str, TaskType] = {
     "object_detection": object_detection.TASK,
     "speech_recognition": speech_recognition.TASK,
 }
+# What the fine-tuning API calls them.
+METHOD_OF_TASK = {"chat": " (supervised)", "preference": " (dpo)"}
 KINDS: tuple[Kind, ...] = tuple(dict.fromkeys(kind for task in TASKS.values() for kind in task.reads))
 
 
@@ -47,7 +49,7 @@ def check_kind(spec: TuningSpec, kind: Kind) -> None:
     """Raise InvalidSpec where the task does not learn from data of this kind, naming those that do."""
     reads = TASKS[spec.task].reads
     if kind not in reads:
-        fitting = [name for name, task in TASKS.items() if kind in task.reads]
+        fitting = [f"{name}{METHOD_OF_TASK.get(name, '')}" for name, task in TASKS.items() if kind in task.reads]
         cure = f": did you mean {' or '.join(fitting)}?" if fitting else ""
         needed = " or ".join(reads)
         raise InvalidSpec(f"task {spec.task} needs {needed}, and the data set holds {kind}{cure}", param="task")

@@ -8,12 +8,12 @@ import torch
 
 from core.data.conversations import Conversation, Message, read_conversations
 from core.data.packing import PackedRows, pack_whole
-from core.data.problems import Problems
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData
-from core.networks.chat_template import Rendered, ends_of_turn, give_template, prompt_tokens, render
+from core.networks.chat_template import Rendered, ends_of_turn, give_template, prompt_tokens
 from core.networks.language_modeling import keeps_apart
 from core.tasks.language_model import LanguageModel, NextTokens, Prompt, open_language_model
+from core.tasks.rendering import Room, render_conversation, render_each, room_for
 from core.tasks.task import TaskType, TuningSpec
 from core.training.batches import split
 from core.training.run import Run
@@ -27,6 +27,7 @@ def open_task(spec: TuningSpec, run: Run) -> NextTokens:
     is_packed = spec.packing and keeps_apart(model.network)
     if spec.packing and not is_packed:
         run.message("The base would see across conversations in a row: they are not packed", "warn")
+    room = room_for(spec, limit=model.limit, usual=model.max_length)
     training = read_conversations(run.dataset)
     held_out: list[Conversation] = []
     if spec.validation_fraction is not None:
@@ -39,25 +40,26 @@ def open_task(spec: TuningSpec, run: Run) -> NextTokens:
         run=run,
         model=model,
         network=model.network,
-        training=_packed(training, model, run, param="dataset", is_packed=is_packed),
-        held_out=_packed(held_out, model, run, param="validation", is_packed=is_packed) if held_out else None,
+        training=_packed(training, model, run, param="dataset", room=room, is_packed=is_packed),
+        held_out=(
+            _packed(held_out, model, run, param="validation", room=room, is_packed=is_packed) if held_out else None
+        ),
         prompts=_prompts(held_out or training, model, spec.samples),
         ends=ends_of_turn(model.tokenizer),
     )
 
 
 def _packed(
-    conversations: Sequence[Conversation], model: LanguageModel, run: Run, *, param: str, is_packed: bool
+    conversations: Sequence[Conversation], model: LanguageModel, run: Run, *, param: str, room: Room, is_packed: bool
 ) -> PackedRows:
-    rendered = _rendered(conversations, model)
-    cut = [Rendered(each.tokens[: model.max_length], each.learned[: model.max_length]) for each in rendered]
+    each_rendered = render_each(render_conversation, conversations, tokenizer=model.tokenizer, room=room)
+    rendered = [one for each in each_rendered for one in each]
+    cut = [Rendered(each.tokens[: room.tokens], each.learned[: room.tokens]) for each in rendered]
     kept = [each for each in cut if any(each.learned[1:])]
-    _tell_losses(run, rendered, kept, longest=model.max_length)
+    _tell_losses(run, rendered, kept, longest=room.tokens)
     if not kept:
         raise InvalidData(
-            f"no answer of an assistant is left to learn within {model.max_length} tokens: conversations need messages "
-            "of role assistant, behind others, whose weight is not 0",
-            param=param,
+            f"no answer of an assistant is left to learn within {room.tokens} tokens: set max_length", param=param
         )
     tokens = torch.tensor([token for each in kept for token in each.tokens], dtype=torch.int32)
     learned = torch.tensor([is_learned for each in kept for is_learned in each.learned])
@@ -69,18 +71,6 @@ def _packed(
     return PackedRows(tokens, sizes, starts=sizes.cumsum(0) - sizes, pad_token=pad_token, learned=learned)
 
 
-def _rendered(conversations: Sequence[Conversation], model: LanguageModel) -> list[Rendered]:
-    problems = Problems()
-    found: list[Rendered] = []
-    for conversation in conversations:
-        try:
-            found += render(model.tokenizer, conversation.messages, tools=conversation.tools)
-        except ValueError as error:
-            problems.add(conversation.where, str(error))
-    problems.check()
-    return found
-
-
 def _tell_losses(run: Run, rendered: Sequence[Rendered], kept: Sequence[Rendered], *, longest: int) -> None:
     """Say how many conversations were cut, and how many had nothing to learn."""
     too_long = sum(len(each.tokens) > longest for each in rendered)
@@ -88,7 +78,9 @@ def _tell_losses(run: Run, rendered: Sequence[Rendered], kept: Sequence[Rendered
         count = f"{too_long:,} of {len(rendered):,} conversations"
         run.message(f"{count} are longer than {longest} tokens and are cut there: set max_length", "warn")
     if len(kept) < len(rendered):
-        run.message(f"{len(rendered) - len(kept):,} conversations hold no answer to learn and are left out", "warn")
+        run.message(
+            f"of {len(rendered) - len(kept):,} conversations no answer to learn is left: they are left out", "warn"
+        )
 
 
 def _prompts(conversations: Sequence[Conversation], model: LanguageModel, count: int) -> list[Prompt]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -46,19 +47,14 @@ class LanguageModel:
 
     network: nn.Module
     tokenizer: Any
-    max_length: int  # in tokens
+    max_length: int  # in tokens, of a text that is read
+    limit: int  # in tokens, that the base takes
 
 
 def open_language_model(spec: TuningSpec, run: Run) -> LanguageModel:
     """The base on its device; raises InvalidData for what is no causal language model, or cannot be told positions."""
     folder = run.inputs["base"]
-    config = open_config(folder, param="base")
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise InvalidData(
-            f"a model of type '{config.model_type}' does not write texts: name a causal language model (GPT-2, Llama "
-            "and their like)",
-            param="base",
-        )
+    config = open_causal_config(folder)
     if spec.reinitialize:
         network = fresh(config, CAUSAL)
     else:
@@ -74,7 +70,19 @@ def open_language_model(spec: TuningSpec, run: Run) -> LanguageModel:
     length = min(reading.max_length, MAX_TOKENS)
     if spec.max_length is not None:
         length = shortened(spec.max_length, reading.max_length)
-    return LanguageModel(network, reading.tokenizer, length)
+    return LanguageModel(network, reading.tokenizer, length, limit=reading.max_length)
+
+
+def open_causal_config(folder: Path) -> Any:
+    """The base's configuration; raises InvalidData for what is no causal language model."""
+    config = open_config(folder, param="base")
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InvalidData(
+            f"a model of type '{config.model_type}' does not write texts: name a causal language model (GPT-2, Llama "
+            "and their like)",
+            param="base",
+        )
+    return config
 
 
 @torch.no_grad()

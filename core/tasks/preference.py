@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from core.data.conversations import Preference, read_preferences
 from core.data.packing import IGNORED, PackedBatch, PackedRows
-from core.data.problems import Problems
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData
-from core.networks.chat_template import Rendered, give_template, render
+from core.networks.chat_template import Rendered, give_template
 from core.networks.language_modeling import decoder, vocabulary_head
 from core.tasks.language_model import LanguageModel, open_language_model
+from core.tasks.rendering import render_each, render_pair, room_for
 from core.tasks.task import TaskType, TuningSpec
 from core.training.batches import split
 from core.training.devices import autocast
@@ -180,41 +180,17 @@ def _pairs(
     head: nn.Linear | None,
     param: str,
 ) -> Pairs:
-    rendered = _rendered(preferences, model)
-    fitting = [pair for pair in rendered if max(len(each.tokens) for each in pair) <= model.max_length]
+    room = room_for(spec, limit=model.limit, usual=model.max_length)
+    rendered = render_each(render_pair, preferences, tokenizer=model.tokenizer, room=room)
+    fitting = [pair for pair in rendered if pair.longest <= room.tokens]
     if len(fitting) < len(rendered):
         count = f"{len(rendered) - len(fitting):,} of {len(rendered):,} pairs"
-        run.message(f"{count} are longer than {model.max_length} tokens and are left out: set max_length", "warn")
+        run.message(f"{count} are longer than {room.tokens} tokens and are left out: set max_length", "warn")
     if not fitting:
-        raise InvalidData(f"no pair is left within {model.max_length} tokens", param=param)
+        raise InvalidData(f"no pair is left within {room.tokens} tokens", param=param)
     pad_token = model.tokenizer.pad_token_id or 0
     chosen, rejected = (_rows([pair[side] for pair in fitting], pad_token) for side in (0, 1))
     return Pairs(chosen, rejected, _reference(model.network, chosen, rejected, spec=spec, run=run, head=head))
-
-
-def _rendered(preferences: Sequence[Preference], model: LanguageModel) -> list[tuple[Rendered, Rendered]]:
-    """Both conversations of each pair; of the prompt nothing is to be judged."""
-    problems = Problems()
-    found = []
-    for preference in preferences:
-        prompt = [{**message, "weight": 0} for message in preference.prompt]
-        try:
-            chosen, rejected = (
-                _one(render(model.tokenizer, [*prompt, *answer], tools=preference.tools))
-                for answer in (preference.chosen, preference.rejected)
-            )
-        except ValueError as error:
-            problems.add(preference.where, str(error))
-        else:
-            found.append((chosen, rejected))
-    problems.check()
-    return found
-
-
-def _one(rendered: Sequence[Rendered]) -> Rendered:
-    if len(rendered) != 1 or not any(rendered[0].learned):
-        raise ValueError("an answer must be one message of role assistant, behind a prompt")
-    return rendered[0]
 
 
 def _rows(rendered: Sequence[Rendered], pad_token: int) -> PackedRows:

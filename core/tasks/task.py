@@ -49,6 +49,8 @@ TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "samples": SAMPLED,
     "sample_tokens": SAMPLED,
     "packing": ("chat",),
+    "too_long": ("chat", "preference"),
+    "duplicates": ("chat", "preference"),
     "beta": ("preference",),
     "epoch_checkpoints": CHECKPOINTED,
     "max_seconds": ("audio_classification", "speech_recognition"),
@@ -76,7 +78,10 @@ class TuningSpec(LabelledSpec):
         False, description="Forget the base's weights and keep its architecture and tokenizer: the baseline."
     )
     max_length: int | None = Field(
-        None, ge=4, le=32_768, description="Tokens of a text that are read; none: as many as the base takes, up to 512."
+        None,
+        ge=4,
+        le=32_768,
+        description="Tokens of a text that are read; none: as many as the base takes, up to 512 where texts are cut.",
     )
     image_size: int | None = Field(
         None, ge=16, le=4096, description="Pixels a side that images are resized to; none: those that the base names."
@@ -102,6 +107,16 @@ class TuningSpec(LabelledSpec):
     sample_tokens: int = Field(64, ge=1, le=4096, description="Tokens of such an answer at most.")
     packing: bool = Field(
         True, description="Lay short conversations side by side in a row; the model sees each by itself all the same."
+    )
+    too_long: Literal["refuse", "cut"] = Field(
+        "refuse",
+        description="What becomes of a conversation, or a pair, of more than max_length tokens: the job is refused, or "
+        "the conversation is cut, the pair left out (cut).",
+    )
+    duplicates: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="Whether a job is refused when more than one conversation, or pair, in twenty is an exact copy of "
+        "another (refuse), or learns them as they are (keep). Fewer copies are told as a warning.",
     )
     beta: float = Field(0.1, gt=0, le=100, description="How strongly the model is kept near the base (DPO).")
 

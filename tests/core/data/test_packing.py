@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from core.data.packing import IGNORED, NO_SEQUENCE, PackedRows, pack_stream, pack_whole
@@ -78,9 +77,11 @@ def test_only_what_is_to_be_learned_is_a_target() -> None:
         assert targets.tolist() == [[IGNORED, 3, 4, IGNORED, IGNORED, 7, IGNORED]]
 
 
-def test_a_sequence_too_long_for_a_row_is_not_cut_silently() -> None:
-    with pytest.raises(ValueError, match="9 tokens does not fit into rows of 8"):
-        pack_whole(*flat([list(range(9))]), row_length=8, pad_token=PAD)
+def test_a_sequence_longer_than_a_row_is_not_cut_but_has_one_to_itself() -> None:
+    given = [[1] * 5, list(range(2, 11)), [2] * 3]
+    rows = pack_whole(*flat(given), row_length=8, pad_token=PAD)
+    assert sorted(rows.sizes.tolist()) == [8, 9]
+    assert sorted(unpacked(rows)) == sorted(given)
 
 
 def test_rows_are_padded_only_to_the_longest_of_a_batch() -> None:

@@ -14,6 +14,7 @@ import transformers
 from contract import run_example
 
 from core import load_model
+from core.checking import open_base
 from core.data import examples
 from core.data.model_archive import inspect_model_archive, unpack_model_archive
 from core.errors import InvalidData
@@ -93,7 +94,9 @@ def test_bare_or_in_a_zip_it_learns(tmp_path: Path, file: Path) -> None:
         assert not list(base.rglob("*.py"))
         inputs = {"dataset": tmp_path / "data", "base": base}
         assert run_example(
-            Example({**spec, "max_length": 64}, lambda path: None), tmp_path / f"run-{name}", inputs=inputs
+            Example({**spec, "max_length": 64, "too_long": "cut"}, lambda path: None),
+            tmp_path / f"run-{name}",
+            inputs=inputs,
         )
         artifacts = tmp_path / f"run-{name}" / "artifacts"
         tokenizer = transformers.AutoTokenizer.from_pretrained(artifacts)
@@ -111,3 +114,16 @@ def test_refuses_what_is_no_gguf(tmp_path: Path) -> None:
         members.writestr("any.gguf", b"GGUF\1\0\0\0")
     with pytest.raises(InvalidData, match="is not GGUF of version 2 or 3"):
         inspect_model_archive(archive)
+
+
+def test_before_a_job_is_written_it_reads_as_in_the_job(file: Path, tmp_path: Path) -> None:
+    place = {"folder": str(tmp_path / "kept"), "archive": str(file)}
+    first = open_base(place, max_unpacked_bytes=2**30)
+    kept = open_base({"folder": place["folder"]}, max_unpacked_bytes=2**30)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "model.gguf").symlink_to(file)
+    whole = transformers.AutoTokenizer.from_pretrained(tmp_path / "whole", gguf_file="model.gguf")
+    text = "the other thé"
+    found = {tuple(each(text)["input_ids"]) for each in (first.tokenizer, kept.tokenizer, whole)}
+    assert len(found) == 1
+    assert [first.max_length, kept.max_length] == [64, 64]

@@ -15,6 +15,7 @@ from contract import Recorder, run_example
 from core.catalog import read_spec
 from core.data import examples
 from core.data.packing import IGNORED
+from core.errors import InvalidData
 from core.networks.chat_template import render
 from core.registry import Example
 from core.tasks import chat, language_model, preference
@@ -75,14 +76,30 @@ def test_a_language_model_learns_each_token_of_a_document_and_its_end(tmp_path: 
     assert float(task.loss_of(batch).detach()) == pytest.approx(sum(slow), rel=1e-3)
 
 
-def test_long_and_silent_conversations_are_counted(tmp_path: Path, llama: Path) -> None:
+def test_long_conversations_are_refused_or_cut_and_silent_ones_refused(tmp_path: Path, llama: Path) -> None:
     long = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "the dog eats " * 60}]}
+    asked = {"messages": [{"role": "user", "content": "the dog " * 60}, {"role": "assistant", "content": "b"}]}
     silent = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}
-    (tmp_path / "data").write_text("\n".join(map(json.dumps, [long, silent, long])) + "\n")
-    task, recorder = opened("chat", tmp_path, llama, max_length=64)
+    (tmp_path / "data").write_text("\n".join(map(json.dumps, [long, asked, long, silent])) + "\n")
+    with pytest.raises(InvalidData, match=r"line 1: it has .* tokens, and 64 fit.*line 2: .*line 3: .*1 more"):
+        opened("chat", tmp_path, llama, max_length=64)
+    with pytest.raises(InvalidData, match="line 4: every message of role assistant has weight 0"):
+        opened("chat", tmp_path, llama, max_length=64, too_long="cut")
+    (tmp_path / "data").write_text("\n".join(map(json.dumps, [long, asked, long])) + "\n")
+    task, recorder = opened("chat", tmp_path, llama, max_length=64, too_long="cut")
     assert task.training.lengths.tolist() == [64, 64]
-    assert any("2 of 3 conversations are longer than 64 tokens" in text for text in recorder.messages)
-    assert any("1 conversations hold no answer" in text for text in recorder.messages)
+    assert any("3 of 3 conversations are longer than 64 tokens" in text for text in recorder.messages)
+    assert any("of 1 conversations no answer to learn is left" in text for text in recorder.messages)
+
+
+def test_pairs_too_long_are_refused_or_left_out(tmp_path: Path, llama: Path) -> None:
+    pairs = [{"prompt": "a", "chosen": "b", "rejected": "c " * size} for size in (1, 60)]
+    (tmp_path / "data").write_text("\n".join(map(json.dumps, pairs)) + "\n")
+    with pytest.raises(InvalidData, match=r"line 2: it has .* tokens, and 32 fit"):
+        opened("preference", tmp_path, llama, max_length=32)
+    task, recorder = opened("preference", tmp_path, llama, max_length=32, too_long="cut")
+    assert task.examples == 1
+    assert any("1 of 2 pairs are longer than 32 tokens and are left out" in text for text in recorder.messages)
 
 
 def test_preference_loss_is_the_papers(tmp_path: Path, llama: Path) -> None:

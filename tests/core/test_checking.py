@@ -1,0 +1,74 @@
+"""What a check counts is what the tokenizer itself makes of each line; what there is no time for is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from core.catalog import read_spec
+from core.checking import check, open_base
+from core.data import examples
+from core.networks.pretrained import Reading
+from tests.tiny_llama import write_tiny_llama, zipped
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def reading(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Reading:
+    scratch = tmp_path_factory.mktemp("bases")
+    (scratch / "archive").write_bytes(zipped(folder))
+    place = {"folder": str(scratch / "kept"), "archive": str(scratch / "archive")}
+    open_base(place, max_unpacked_bytes=2**30)
+    (scratch / "archive").unlink()  # it is not needed a second time, nor are there weights in what was kept
+    assert not list((scratch / "kept").glob("*.safetensors"))
+    return open_base(place, max_unpacked_bytes=2**30)
+
+
+def spec_of(task: str, **changes: Any) -> Any:
+    return read_spec({"method": "fine_tuning", "task": task, "base": "file-b", "dataset": "file-d", **changes})
+
+
+def test_conversations_are_counted_as_the_template_writes_them(reading: Reading, folder: Path, tmp_path: Path) -> None:
+    examples.write_conversations(tmp_path / "data", count=COUNT)
+    found = check(spec_of("chat"), {"dataset": tmp_path / "data"}, reading, examples=COUNT, seconds=60)
+    plain = transformers.AutoTokenizer.from_pretrained(folder)
+    tokens = learned = 0
+    for line in (tmp_path / "data").read_text().splitlines():
+        asked, answer = (message["content"] for message in json.loads(line)["messages"])
+        written = "<|im_start|>{}\n{}<|im_end|>"
+        whole = written.format("user", asked) + "\n" + written.format("assistant", answer) + "\n"
+        tokens += len(plain(whole)["input_ids"])
+        learned += len(plain(answer + "<|im_end|>")["input_ids"])
+    assert [found.examples, found.tokens, found.learned_tokens] == [COUNT, tokens, learned]
+
+
+def test_a_pair_has_the_tokens_of_both_answers(reading: Reading, tmp_path: Path) -> None:
+    line = json.dumps({"prompt": "ab", "chosen": "cde", "rejected": "f"})
+    (tmp_path / "data").write_text(line + "\n")
+    found = check(spec_of("preference"), {"dataset": tmp_path / "data"}, reading, examples=1, seconds=60)
+    frame = len("user\n\nassistant\n\n") + 4 + len("ab")
+    assert [found.tokens, found.learned_tokens] == [2 * frame + 3 + 1, 4 + 2]
+
+
+def test_without_a_base_nothing_is_counted_but_examples(tmp_path: Path) -> None:
+    examples.write_conversations(tmp_path / "data", count=COUNT)
+    spec = spec_of("chat", duplicates="keep")
+    found = check(spec, {"dataset": tmp_path / "data"}, None, examples=COUNT, seconds=60)
+    assert [found.examples, found.tokens, found.learned_tokens] == [COUNT, None, None]
+
+
+def test_what_there_is_no_time_for_is_told(reading: Reading, tmp_path: Path) -> None:
+    examples.write_conversations(tmp_path / "data", count=COUNT)
+    found = check(spec_of("chat"), {"dataset": tmp_path / "data"}, reading, examples=COUNT, seconds=0)
+    assert found.examples == COUNT
+    assert "the first 0 examples of dataset were read" in found.warnings[0]
