@@ -1,4 +1,4 @@
-"""All artifacts of a job as one tar: streamed, the same bytes each time, its length and ETag known beforehand."""
+"""Artifacts of a job as one tar: streamed, the same bytes each time, its length and ETag known beforehand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from api.downloads import Download, Stretch, disposition, names, stream
 MEDIA_TYPE = "application/x-tar"
 
 
-def send_archive(request: Request, files: Sequence[Download], *, name: str, time: int) -> Response:
-    """Answer GET or HEAD with the files below a folder `name`, all of the same time."""
-    headers = [_header(file, name, time) for file in files]
+def send_archive(
+    request: Request, files: Sequence[Download], *, name: str, time: int, is_flat: bool = False
+) -> Response:
+    """Answer GET or HEAD with the files below a folder `name`, or without one, all of the same time."""
+    headers = [_header(file, "" if is_flat else f"{name}/", time) for file in files]
     length = sum(len(header) + _padded(file.bytes) for header, file in zip(headers, files, strict=True))
     digest = hashlib.sha256(b"".join([*headers, *(file.sha256.encode() for file in files)])).hexdigest()
     etag = f'"{digest}"'
@@ -37,7 +39,7 @@ def _tar(headers: Sequence[bytes], files: Sequence[Download]) -> Iterator[bytes 
 
 
 def _header(file: Download, folder: str, time: int) -> bytes:
-    info = TarInfo(f"{folder}/{file.filename}")
+    info = TarInfo(folder + file.filename)
     info.size, info.mtime, info.mode = file.bytes, time, 0o644
     return info.tobuf(PAX_FORMAT)
 

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 
 from core.catalog import method_named
-from core.training.artifacts import ArtifactFile, write_curves, write_json, write_manifest, write_model_card
+from core.training.artifacts import (
+    ArtifactFile,
+    describe_adapter,
+    write_curves,
+    write_json,
+    write_manifest,
+    write_model_card,
+)
 from core.training.run import Run
 
 __all__ = ["Outcome", "train"]
@@ -38,6 +45,8 @@ def train(run: Run, *, lineage: Mapping[str, Any]) -> Outcome:
     spec = run.spec.model_dump(mode="json")
     write_json(run.artifacts / "metrics.json", metrics)
     write_json(run.artifacts / "training_spec.json", spec)
+    if (adapter := run.artifacts / "adapter").exists():
+        describe_adapter(adapter, origin=lineage.get("base", {}))
     write_curves(run.history, run.artifacts / "curves.png")
     write_model_card(
         run.artifacts / "README.md",

@@ -19,7 +19,7 @@ from weightworks.connection import home_folder
 from weightworks.display import console, errors
 from weightworks.errors import CannotStart, NotConnected, RequestRefused, WeightworksError
 from weightworks.files import DATA_SET, MODEL, File
-from weightworks.jobs import Job
+from weightworks.jobs import Job, Part
 from weightworks.specs import Upload, read_settings, read_spec, with_uploads
 from weightworks.up import up as run_stack
 from weightworks.watching import watch as watch_jobs
@@ -221,14 +221,15 @@ def download(
     context: typer.Context,
     job: JobId,
     to: Annotated[Path | None, typer.Option(help="The folder to put the files into [the job's id].")] = None,
+    part: Annotated[Part, typer.Option(help="The peft folder alone (adapter), or all but that (merged).")] = "all",
     as_json: Json = False,
 ) -> None:
     """Download what a job made; every file is checked, and a download that was cut is gone on with."""
     folder = to or Path(job)
     with client(context) as ours:
-        total = sum(one.bytes for one in ours.jobs.artifacts(job))
+        total = sum(one.bytes for one in ours.jobs.artifacts(job, part=part))
         with display.transfer(f"{job} to {folder}", total=total) as tell:
-            paths = ours.jobs.download(job, folder, on_bytes=tell)
+            paths = ours.jobs.download(job, folder, part=part, on_bytes=tell)
         if as_json:
             return display.show_json([str(path) for path in paths])
         return console.print(f"{len(paths)} files, {display.size(total)}, all as their SHA-256 says, in {folder}/")

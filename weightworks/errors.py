@@ -14,6 +14,7 @@ WeightworksError
 ├── DownloadDamaged           what arrived does not match its SHA-256
 ├── UploadDamaged             what was sent does not arrive as it was
 ├── WaitedTooLong             a job did not end within the time given
+├── NoSuchPart                a part of a job's artifacts that it did not make
 ├── UnreadableSpec            a spec that is no JSON object, or a setting that is no key=value
 └── CannotStart               `weightworks up` cannot run here
 """
@@ -91,6 +92,10 @@ class UploadDamaged(WeightworksError):
 
 class WaitedTooLong(WeightworksError):
     """A job did not end within the time given."""
+
+
+class NoSuchPart(WeightworksError):
+    """The job did not make what is asked for."""
 
 
 class UnreadableSpec(WeightworksError):

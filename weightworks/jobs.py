@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from weightworks.downloads import fetch, inside
-from weightworks.errors import WaitedTooLong
+from weightworks.errors import NoSuchPart, WaitedTooLong
 from weightworks.events import Event, follow
 from weightworks.pages import all_pages
 from weightworks.records import read
@@ -19,7 +19,10 @@ from weightworks.transport import Transport
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 FIRST_LOOK, LONGEST_LOOK = 0.1, 2.0
 
+ADAPTER = "adapter/"  # where the peft folder lies among the artifacts
+
 OnBytes = Callable[[int], None]
+Part = Literal["all", "merged", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -211,24 +214,33 @@ class Jobs:
             paths.append(fetch(self._transport, url, target, size=one.bytes, sha256=one.sha256))
         return paths
 
-    def artifacts(self, job_id: str) -> Sequence[Artifact]:
-        """The files that the job made."""
-        return [read(Artifact, data) for data in self._data(f"/v1/jobs/{job_id}/artifacts")]
+    def artifacts(self, job_id: str, *, part: Part = "all") -> Sequence[Artifact]:
+        """The files that the job made, or those of a part. Raises NoSuchPart if it made no adapter."""
+        found = [read(Artifact, data) for data in self._data(f"/v1/jobs/{job_id}/artifacts")]
+        if part == "all":
+            return found
+        chosen = [one for one in found if one.path.startswith(ADAPTER) is (part == "adapter")]
+        if found and not chosen:
+            raise NoSuchPart(f"{job_id} made no adapter: fine_tuning leaves one where its strategy is lora")
+        return chosen
 
     def _data(self, path: str) -> Sequence[dict[str, Any]]:
         data: Sequence[dict[str, Any]] = self._transport.get(path)["data"]
         return data
 
-    def download(self, job_id: str, folder: str | Path, *, on_bytes: OnBytes | None = None) -> Sequence[Path]:
-        """Bring every file that the job made into `folder`, each checked against its SHA-256.
+    def download(
+        self, job_id: str, folder: str | Path, *, part: Part = "all", on_bytes: OnBytes | None = None
+    ) -> Sequence[Path]:
+        """Bring the files that the job made into `folder`, each checked against its SHA-256.
 
-        Files that are there already are not fetched again; a file that was cut is gone on with.
+        `part`: `adapter` brings the peft folder alone, `merged` all but that. Files that are there already are not
+        fetched again; a file that was cut is gone on with.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
-        for one in self.artifacts(job_id):
+        for one in self.artifacts(job_id, part=part):
             url = f"/v1/jobs/{job_id}/artifacts/{quote(one.path)}"
-            target = inside(folder, one.path)
+            target = inside(folder, one.path.removeprefix(ADAPTER) if part == "adapter" else one.path)
             paths.append(fetch(self._transport, url, target, size=one.bytes, sha256=one.sha256, on_bytes=on_bytes))
         return paths

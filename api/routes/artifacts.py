@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -22,6 +23,8 @@ from core.storage import sample_key
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
 
+ADAPTER = "adapter/"  # where the peft folder lies among the artifacts
+Part = Literal["all", "merged", "adapter"]
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 TAR: Responses = {
     200: {"content": {MEDIA_TYPE: {"schema": BINARY}}},
@@ -134,13 +137,29 @@ def download_weights(job_id: str, request: Request, caller: Reader, server: Serv
 
 @router.head("/archive", include_in_schema=False)
 @router.get("/archive", response_class=Response, responses=TAR)
-def download_archive(job_id: str, request: Request, caller: Reader, server: ServerDep) -> Response:
-    """All artifacts as one tar; its length is known beforehand."""
+def download_archive(
+    job_id: str,
+    request: Request,
+    caller: Reader,
+    server: ServerDep,
+    part: Annotated[Part, Query(description="All artifacts, the model without its adapter, or that alone.")] = "all",
+) -> Response:
+    """Artifacts as one tar; its length is known beforehand.
+
+    All lie in a folder of the job's id; `merged` and `adapter` unpack to what transformers and peft open, without one.
+    """
     job, files = _artifacts(server, caller, job_id)
     if not files:
         raise _nothing_yet(job)
     downloads = [_download(server, file) for file in files]
-    return send_archive(request, downloads, name=job_id, time=job.finished_at or job.created_at)
+    time = job.finished_at or job.created_at
+    if part == "all":
+        return send_archive(request, downloads, name=job_id, time=time)
+    chosen = [one for one in downloads if one.filename.startswith(ADAPTER) is (part == "adapter")]
+    if not chosen:
+        raise NotFound("the job has no adapter: fine_tuning leaves one where its strategy is lora", param="part")
+    inside = [replace(one, filename=one.filename.removeprefix(ADAPTER)) for one in chosen]
+    return send_archive(request, inside, name=f"{job_id}-{part}", time=time, is_flat=True)
 
 
 def _send(server: Server, caller: Caller, job_id: str, path: str, request: Request) -> Response:

@@ -13,6 +13,7 @@ from typing import Any
 from core.training.history import History
 
 MANIFEST = "manifest.json"
+MODEL_ENDINGS = (".zip", ".zst", ".gz", ".tar", ".tgz", ".gguf")  # of uploaded models
 MEDIA_TYPES = {".safetensors": "application/octet-stream", ".onnx": "application/octet-stream", ".md": "text/markdown"}
 
 
@@ -76,6 +77,36 @@ def write_model_card(
         f"## The exact spec\n\n```json\n{json.dumps(spec, indent=2, ensure_ascii=False)}\n```\n",
         encoding="utf-8",
     )
+
+
+def describe_adapter(folder: Path, *, origin: Mapping[str, Any]) -> None:
+    """Have peft's folder say which base it belongs on. `origin`: of the base, as the lineage has it.
+
+    A base that was uploaded goes by its file's name, which is that of a hub where it came from one; a model or a
+    checkpoint of this server has no name that anybody else knows: there peft's field stays empty.
+    """
+    filename = origin.get("filename")
+    name = None if filename is None else base_model_name(filename)
+    path = folder / "adapter_config.json"
+    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": name})
+    told = "\n".join(f"- {key}: `{value}`" for key, value in origin.items())
+    head = f"---\nlibrary_name: peft\n{f'base_model: {name}' if name else 'tags: [lora]'}\n---\n\n"
+    (folder / "README.md").write_text(
+        f"{head}# A LoRA adapter\n\nTrained with Weightworks. It belongs on the base\n\n{told}\n\n"
+        "and on no other. The model with the adapter merged in is the folder above.\n\n"
+        "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        'base = AutoModelForCausalLM.from_pretrained("the base\'s folder")\n'
+        'model = PeftModel.from_pretrained(base, "this folder")\n```\n\n'
+        "Of another task than writing texts, the Auto class is the one that `config.json` above names.\n",
+        encoding="utf-8",
+    )
+
+
+def base_model_name(filename: str) -> str:
+    """What a model is called whose file is called so: `SmolLM2-135M.gguf` is SmolLM2-135M."""
+    for ending in MODEL_ENDINGS:
+        filename = filename.removesuffix(ending)
+    return filename
 
 
 def list_files(folder: Path) -> list[ArtifactFile]:
