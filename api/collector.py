@@ -17,7 +17,7 @@ from api.collected import Collected
 from api.contents import forget
 from api.dependencies import Server
 from api.orphans import collect_orphans
-from core.jobs import retention, uploads
+from core.jobs import deliveries, retention, uploads
 from core.jobs.models import Artifact, Checkpoint, Event
 from core.jobs.quotas import GPU_DAYS
 from core.storage import part_key, refusal_of, sample_key
@@ -44,7 +44,7 @@ async def collect_forever(server: Server) -> None:
 def collect_once(server: Server) -> Collected:
     """Remove all that may go; answers what did."""
     collected = Collected()
-    for step in (_uploads, _submissions, _files, _results, _events, collect_orphans):
+    for step in (_uploads, _submissions, _files, _results, _events, _deliveries, collect_orphans):
         step(server, collected)
     return collected
 
@@ -100,6 +100,15 @@ def _events(server: Server, collected: Collected) -> None:
             collected.add("events", count=count)
             keys = [(sample_key(job_id, fence, data["path"]), data["bytes"]) for fence, data in samples]
             _forget(server, collected, "samples", keys)
+
+
+def _deliveries(server: Server, collected: Collected) -> None:
+    """What webhooks' receivers were told long ago."""
+    days, count = server.settings.keep_deliveries_days, -1
+    while days and count:
+        with server.database.write() as session:
+            count = deliveries.drop_deliveries(session, days=days)
+        collected.add("deliveries", count=count)
 
 
 def _jobs(server: Server, table: type[Checkpoint | Artifact | Event], days: float) -> Sequence[str]:

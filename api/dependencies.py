@@ -17,9 +17,11 @@ from api.gathering import Gatherer
 from api.inspecting import Inspector
 from api.limiting import Buckets, network_of
 from api.reading import EventReader
+from api.sending import Sender
 from api.stopping import Stopping
 from core.errors import Forbidden, Unauthenticated
 from core.jobs.database import Database
+from core.jobs.ending import has_deliveries
 from core.jobs.events import added_events
 from core.jobs.keys import DEFAULT_PROJECT, Holder, find_keys
 from core.jobs.status import Role
@@ -47,14 +49,17 @@ class Server:
     inspector: Inspector
     checker: Checker
     stopping: Stopping
+    sender: Sender
     holders: Gatherer[str, Holder | None]  # of keys that are shown
     submissions: Gatherer[Submission, JobObject]
     requests: Buckets  # by key
     strangers: Buckets  # by address: of those who show no key that is known
 
     def announce(self, session: Session, *, wake: Sequence[str] = ()) -> None:
-        """After a commit: publish the events that the transaction wrote, and wake a worker for each device."""
+        """After a commit: publish the events that the transaction wrote, wake workers, have webhooks sent."""
         self.announcer.announce(added_events(session), wake)
+        if has_deliveries(session):
+            self.sender.nudge()
 
 
 def find_holders(database: Database, secrets: Sequence[str]) -> list[Holder | None]:

@@ -39,9 +39,11 @@ from api.routes import (
     pipelines,
     projects,
     watching,
+    webhooks,
     workers,
 )
 from api.routes import uploads as upload_routes
+from api.sending import Sender
 from api.stopping import Stopping
 from api.submitting import Submissions
 from api.sweeper import sweep_forever
@@ -66,7 +68,7 @@ def create_app(config: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         server = make_server(config)
         app.state.server = server
-        running = (server.tail.run(), sweep_forever(server), collect_forever(server))
+        running = (server.tail.run(), sweep_forever(server), collect_forever(server), server.sender.run())
         tasks = [asyncio.create_task(one) for one in running]
         # What was imported stays: each look through all of it would hold up every watcher for some 0.3 seconds.
         gc.collect()
@@ -105,6 +107,7 @@ def create_app(config: Settings) -> FastAPI:
         api_keys,
         projects,
         workers,
+        webhooks,
         health,
     ):
         app.include_router(module.router)
@@ -143,6 +146,7 @@ def make_server(config: Settings) -> Server:
         inspector=Inspector(config),
         checker=Checker(config, database, storage),
         stopping=Stopping(),
+        sender=Sender(database, config),
         holders=Gatherer(partial(find_holders, database), name="holders"),
         submissions=Gatherer(Submissions(database, announcer, config), name="submissions"),
         requests=Buckets(rate=config.requests_per_second, burst=config.request_burst),
@@ -160,6 +164,7 @@ async def close_server(server: Server) -> None:
     server.announcer.close()
     server.reader.close()
     await server.tail.close()
+    await server.sender.close()
     server.publisher.close()
     server.database.close()
 

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     keep_artifacts_days: float = Field(
         0.0, ge=0, description="How long after a job's end its model and artifacts are kept; 0: for ever."
     )
+    keep_deliveries_days: float = Field(
+        30.0, ge=0, description="How long after its last try a webhook's delivery is kept; 0: for ever."
+    )
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0, description="Largest size an archive may unpack to.")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="Largest JSON body.")
     requests_per_second: float = Field(
@@ -123,6 +126,16 @@ class Settings(BaseSettings):
     )
     project_max_gpu_seconds: int = Field(
         0, ge=0, description="Seconds on GPUs that a project may use in 30 days; 0: no limit."
+    )
+    webhook_private_addresses: bool = Field(
+        False, description="Whether webhooks may go to loopback, private and link-local addresses."
+    )
+    webhook_seconds: float = Field(10.0, gt=0, description="Longest that a webhook's receiver may take to answer.")
+    webhook_poll_seconds: float = Field(
+        1.0, gt=0, description="How often each API process looks for webhooks that are to be sent."
+    )
+    webhook_pause_factor: float = Field(
+        1.0, ge=0, description="What the pauses between a webhook's tries are multiplied by: less than 1 for tests."
     )
     ready_file: Path | None = Field(None, description="A file that a worker makes once its trainer is warm.")
     trainer_memory_bytes: int = Field(

@@ -14,6 +14,7 @@ from core.errors import WeightworksError
 from core.jobs.checkpoints import remove_checkpoints
 from core.jobs.claimable import retry_pause
 from core.jobs.database import database_now, read_clock
+from core.jobs.ending import end_job
 from core.jobs.events import NewEvent, add_event, status_event
 from core.jobs.fair_share import Share, front, open_devices, running_jobs, shares
 from core.jobs.files import FINE_TUNE_RESULTS, STEP_METRICS, add_file
@@ -494,11 +495,11 @@ def _fail(session: Session, job: Job, error: WeightworksError) -> None:
 
 def _leave(session: Session, job: Job, status: Status, *, outcome: str) -> None:
     """End the attempt; whoever asks for a pause from now on asks another one."""
-    job.status, job.lease_expires_at, job.pause_requested = status, None, False
+    job.lease_expires_at, job.pause_requested = None, False
     if status in TERMINAL:
-        job.finished_at = int(read_clock(session))
+        end_job(session, job, status)
     else:
-        job.owner = None
+        job.status, job.owner = status, None
     _close_attempt(session, job.id, job.fence, outcome)
 
 

@@ -36,6 +36,25 @@ class Asked(StrEnum):
     PAUSE = "pause"
 
 
+class WebhookEvent(StrEnum):
+    """What a webhook can tell of: a fine-tuning job's end, as that API names it, and the end of a job of any method."""
+
+    FINE_TUNING_SUCCEEDED = "fine_tuning.job.succeeded"
+    FINE_TUNING_FAILED = "fine_tuning.job.failed"
+    FINE_TUNING_CANCELLED = "fine_tuning.job.cancelled"
+    SUCCEEDED = "job.succeeded"
+    FAILED = "job.failed"
+    CANCELLED = "job.cancelled"
+
+
+class DeliveryStatus(StrEnum):
+    """Where a webhook's delivery is."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 class UploadStatus(StrEnum):
     """Where an upload in parts is."""
 

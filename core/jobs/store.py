@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs.database import read_clock
+from core.jobs.ending import end_job
 from core.jobs.events import NewEvent, add_event, add_first_events, status_event
 from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, IdempotencyKey, Job, Pipeline, new_id
 from core.jobs.status import TERMINAL, Status
@@ -172,7 +173,7 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
         job.cancel_requested = True
         return job
     was = "before it ran" if job.fence == 0 else f"while it was {job.status}"
-    job.status, job.finished_at = Status.CANCELLED, int(read_clock(session))
+    end_job(session, job, Status.CANCELLED)
     _tell_status(session, job, f"The job was cancelled {was}.")
     fail_dependents(session, job)
     return job
@@ -266,7 +267,8 @@ def _fail_for(session: Session, job: Job, needed: Job) -> None:
         f"needs the weights of {needed.id}, which {needed.status}; retry that job, then this one",
         code="dependency_failed",
     )
-    job.status, job.finished_at, job.error = Status.FAILED, int(read_clock(session)), error.as_dict()
+    job.error = error.as_dict()
+    end_job(session, job, Status.FAILED)
     _tell_status(session, job, f"The job failed: it {error.message}.", level="error")
     fail_dependents(session, job)
 
