@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, exists, select
+from sqlalchemy import CursorResult, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
@@ -28,9 +28,9 @@ class Try:
     delivery_id: str
     project_id: str
     url: str
-    secrets: tuple[str, ...] = field(repr=False)
     body: Mapping[str, Any]
     claimed_until: float
+    secrets: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,11 @@ def claim_due(
     query = query.order_by(WebhookDelivery.next_at).limit(limit)
     counts, taken = Counter(under_way), []
     for delivery, endpoint in session.execute(query.with_for_update(of=WebhookDelivery, skip_locked=True)).all():
-        if counts[endpoint.project_id] >= most_of_project:
-            continue
         counts[endpoint.project_id] += 1
-        delivery.next_at = now + seconds
-        secrets = tuple(secrets_of(endpoint, now=now))
-        taken.append(
-            Try(delivery.id, endpoint.project_id, endpoint.url, secrets, delivery.body, claimed_until=now + seconds)
-        )
+        if counts[endpoint.project_id] <= most_of_project:
+            taken.append(_try(delivery, endpoint, now=now, until=now + seconds))
+    mine = WebhookDelivery.id.in_([one.delivery_id for one in taken])
+    session.execute(update(WebhookDelivery).where(mine).values(next_at=now + seconds))
     return taken
 
 
@@ -138,6 +135,11 @@ def drop_deliveries(session: Session, *, days: float, at_once: int = DROPPED_AT_
     result = session.execute(statement.execution_options(synchronize_session=False))
     assert isinstance(result, CursorResult)  # noqa: S101 - a DELETE without RETURNING
     return result.rowcount
+
+
+def _try(delivery: WebhookDelivery, endpoint: WebhookEndpoint, *, now: float, until: float) -> Try:
+    secrets = tuple(secrets_of(endpoint, now=now))
+    return Try(delivery.id, endpoint.project_id, endpoint.url, delivery.body, until, secrets)
 
 
 def _due() -> tuple[Any, ...]:

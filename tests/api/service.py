@@ -75,6 +75,10 @@ def environment(folder: Path, redis_url: str, **changes: str) -> dict[str, str]:
         "WEIGHTWORKS_SWEEP_SECONDS": str(SWEEP_SECONDS),
         "WEIGHTWORKS_RENEW_SECONDS": "0.5",
         "WEIGHTWORKS_REFUSALS_PER_SECOND": "50",
+        "WEIGHTWORKS_WEBHOOK_PRIVATE_ADDRESSES": "true",  # the receivers are on this machine
+        "WEIGHTWORKS_WEBHOOK_SECONDS": "1.5",
+        "WEIGHTWORKS_WEBHOOK_POLL_SECONDS": "0.1",
+        "WEIGHTWORKS_WEBHOOK_PAUSE_FACTOR": "1e-5",  # all tries within two seconds
         "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),
         "WEIGHTWORKS_MAX_PART_BYTES": str(MAX_PART_BYTES),
         "WEIGHTWORKS_MAX_REQUEST_BYTES": str(MAX_REQUEST_BYTES),
@@ -131,6 +135,7 @@ def serving(folder: Path, redis_url: str, count: int, **changes: str) -> Iterato
     log = (folder / "api.log").read_text()
     assert log.count("Traceback") == service.tracebacks, log
     assert "ww-" not in log, "a log holds a key"
+    assert "whsec_" not in log, "a log holds a webhook's secret"
 
 
 def new_project(service: Service, role: str = "admin") -> str:

@@ -55,7 +55,18 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
         "name": "pca",
         "worker_id": start_worker(service),
         "project_id": http.get("/v1/projects").json()["data"][0]["id"],
+        **webhook_ids(http),
     }
+
+
+def webhook_ids(http: httpx.Client) -> dict[str, str]:
+    """An endpoint that nobody listens at, and what it was to be told."""
+    body = {"name": "ours", "url": "http://127.0.0.1:1/", "event_types": ["job.cancelled"]}
+    endpoint = http.post("/v1/webhook_endpoints", json=body).json()["id"]
+    job = submit(http, upload(http)["id"])["id"]
+    http.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+    (delivery,) = http.get(f"/v1/webhook_endpoints/{endpoint}/deliveries").json()["data"]
+    return {"webhook_endpoint_id": endpoint, "delivery_id": delivery["id"]}
 
 
 def test_no_route_is_hidden_from_these_tests(service: Service) -> None:

@@ -62,7 +62,7 @@ def counted(url: str, redis_url: str, folder: Path) -> Iterator[Counted]:
     tables = Database(url)
     Base.metadata.create_all(tables.engine)
     tables.close()
-    never = dict.fromkeys(("sweep_seconds", "collect_seconds", "renew_seconds"), 3600)
+    never = dict.fromkeys(("sweep_seconds", "collect_seconds", "renew_seconds", "webhook_poll_seconds"), 3600)
     settings = Settings(
         database_url=url, redis_url=redis_url, storage_url=str(folder / "storage"), admin_key=ADMIN_KEY, **never
     )

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import httpx
 from jsonschema import Draft202012Validator
 
+from tests.api.receiver import Receiver
 from tests.api.service import ADMIN_KEY, Service, new_project, start_worker, submit, table, upload, work
 from tests.api.test_checkpoints import permissions_of, start_tuning
 from tests.api.test_samples import show
@@ -50,6 +51,7 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
     for path in ("workers", f"projects/{project}"):
         http.get(f"/v1/{path}").raise_for_status()
     fine_tune(http)
+    try_webhooks(http)
     for change in ("pause", "resume", "cancel"):
         http.post(f"/v1/jobs/{waiting}/{change}").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()
@@ -87,6 +89,23 @@ def fine_tune(http: httpx.Client) -> None:
         http.get(f"/v1/fine_tuning/jobs{path}").raise_for_status()
     for change in ("pause", "resume", "cancel"):
         http.post(f"/v1/fine_tuning/jobs/{job}/{change}").raise_for_status()
+
+
+def try_webhooks(http: httpx.Client) -> None:
+    """Make each of their calls."""
+    (told, *_) = http.get("/v1/webhook_event_types").json()["data"]
+    with Receiver().serving() as receiver:
+        body = {"name": "ours", "url": receiver.url("status/200"), "event_types": [told, "job.cancelled"]}
+        place = f"/v1/webhook_endpoints/{http.post('/v1/webhook_endpoints', json=body).json()['id']}"
+        for call in ("", "/rotate_secret", "/test"):
+            http.post(place + call).raise_for_status()
+        job = submit(http, upload(http)["id"])["id"]
+        http.post(f"/v1/jobs/{job}/cancel").raise_for_status()
+        (delivery,) = http.get(f"{place}/deliveries").json()["data"]
+        http.post(f"{place}/deliveries/{delivery['id']}/retry").raise_for_status()
+        for path in ("/v1/webhook_endpoints", place):
+            http.get(path).raise_for_status()
+        http.delete(place).raise_for_status()
 
 
 def test_every_methods_example_is_accepted_with_its_own_data(http: httpx.Client) -> None:

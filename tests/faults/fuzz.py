@@ -33,7 +33,11 @@ CHECKS = (
     "allow_header_conformance",
     "ignored_auth",
 )
-PATIENCE = {"WEIGHTWORKS_REQUESTS_PER_SECOND": "0", "WEIGHTWORKS_REFUSALS_PER_SECOND": "0"}
+SETTINGS = {
+    "WEIGHTWORKS_REQUESTS_PER_SECOND": "0",
+    "WEIGHTWORKS_REFUSALS_PER_SECOND": "0",
+    "WEIGHTWORKS_WEBHOOK_PRIVATE_ADDRESSES": "false",
+}
 REQUEST_SECONDS = 30
 PHASES = "coverage,fuzzing,stateful"
 
@@ -44,7 +48,7 @@ def api(folder: Path, redis_url: str) -> Iterator[Api]:
     database = Database(f"sqlite:///{folder}/jobs.sqlite3")
     Base.metadata.create_all(database.engine)
     database.close()
-    parent, apis = start_apis(folder, redis_url, 1, **PATIENCE)
+    parent, apis = start_apis(folder, redis_url, 1, **SETTINGS)
     try:
         yield apis[0]
     finally:
