@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.graders import Grader
 from core.jobs.status import Role, Status, UploadStatus
 from core.jobs.waiting import WaitsFor
 
@@ -419,3 +420,52 @@ class HealthObject(Answer):
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str]
+
+
+class GraderObject(Answer):
+    """A grader that is sound."""
+
+    grader: Grader
+
+
+class GraderErrors(Answer):
+    """What kept an answer from being graded, in the fine-tuning API's words; most of it cannot happen here."""
+
+    formula_parse_error: Literal[False] = False
+    invalid_variable_error: bool = Field(description="The item has no such name.")
+    model_grader_parse_error: Literal[False] = False
+    model_grader_refusal_error: Literal[False] = False
+    model_grader_server_error: Literal[False] = False
+    model_grader_server_error_details: None = None
+    other_error: bool = Field(description="The formula has no value, as in a division by zero.")
+    other_error_details: str | None = Field(description="What was wrong, whichever of these it was.")
+    python_grader_runtime_error: Literal[False] = False
+    python_grader_runtime_error_details: None = None
+    python_grader_server_error: Literal[False] = False
+    python_grader_server_error_type: None = None
+    sample_parse_error: bool = Field(description="The answer is not JSON, or has no such name.")
+    truncated_observation_error: Literal[False] = False
+    unresponsive_reward_error: Literal[False] = False
+
+
+class GraderMetadata(Answer):
+    """How an answer was graded."""
+
+    name: str
+    type: str
+    errors: GraderErrors
+    execution_time: float = Field(description="Seconds.")
+    scores: dict[str, float] = Field(description="What each grader gave.")
+    sampled_model_name: None = None
+    token_usage: None = None
+
+
+class GraderRunObject(Answer):
+    """What a grader gave to an answer."""
+
+    reward: float
+    sub_rewards: dict[str, float] = Field(description="Of a multi grader: what each of its graders gave.")
+    metadata: GraderMetadata
+    model_grader_token_usage_per_model: dict[str, int] = Field(
+        default_factory=dict, max_length=0, description="No grader asks a model here."
+    )

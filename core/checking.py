@@ -26,13 +26,15 @@ from core.catalog import read_spec
 from core.data.conversations import Conversation, Preference, conversations_in, preferences_in
 from core.data.model_archive import unpack_reading
 from core.data.problems import Problems
+from core.data.prompts import GradedPrompt, prompts_in
 from core.errors import InvalidData
 from core.forking import Order, serve
 from core.networks.chat_template import Rendered, give_template
 from core.networks.pretrained import MAX_TOKENS, Reading, open_reading
 from core.spec import MethodSpec
 from core.tasks.language_model import LONGEST, open_causal_config
-from core.tasks.rendering import Room, render_conversation, render_pair, room_for
+from core.tasks.reinforcement import item_check
+from core.tasks.rendering import Room, render_conversation, render_pair, render_prompt, room_for
 from core.tasks.task import TuningSpec
 
 FEW_COPIES = 0.05  # of the examples: what is more is a mistake
@@ -57,13 +59,19 @@ class Findings:
 class Checks(NamedTuple):
     """How a task's examples are read, and become tokens; `render` raises ValueError for what is not learned from."""
 
-    read: Callable[[Path, Problems], Iterator[Any]]
+    read: Callable[[Path, Problems, TuningSpec], Iterator[Any]]
     render: Callable[[Any, Any, Room], list[Rendered]]
 
 
 CHECKS: Mapping[str, Checks] = {
-    "chat": Checks(conversations_in, render_conversation),
-    "preference": Checks(preferences_in, lambda *given: list(render_pair(*given))),
+    "chat": Checks(lambda path, problems, spec: conversations_in(path, problems), render_conversation),
+    "preference": Checks(
+        lambda path, problems, spec: preferences_in(path, problems), lambda *given: list(render_pair(*given))
+    ),
+    "reinforcement": Checks(
+        lambda path, problems, spec: prompts_in(path, problems, check=item_check(spec)),
+        lambda *given: [render_prompt(*given)],
+    ),
 }
 
 
@@ -92,7 +100,7 @@ class Reader:
         room = None
         if self.reading is not None:
             room = room_for(self.spec, limit=self.reading.max_length, usual=MAX_TOKENS)
-        for example in CHECKS[self.spec.task].read(path, problems):
+        for example in CHECKS[self.spec.task].read(path, problems, self.spec):
             if time.monotonic() > self.until:
                 self.is_whole = False
                 break
@@ -104,7 +112,7 @@ class Reader:
             self._refuse_copies(problems)
         problems.check()
 
-    def _note(self, example: Conversation | Preference) -> None:
+    def _note(self, example: Conversation | Preference | GradedPrompt) -> None:
         """Whether it is a copy: the same content, wherever it stands."""
         content = json.dumps(asdict(example) | {"where": ""}, sort_keys=True)
         first = self.first.setdefault(blake2b(content.encode(), digest_size=12).digest(), example.where)

@@ -63,7 +63,7 @@ def conversations_in(path: Path, problems: Problems) -> Iterator[Conversation]:
         except ValueError as error:
             problems.add(where, str(error))
         else:
-            yield Conversation(where, _messages(value["messages"]), value.get("tools"))
+            yield Conversation(where, plain_messages(value["messages"]), value.get("tools"))
 
 
 def preferences_in(path: Path, problems: Problems) -> Iterator[Preference]:
@@ -78,6 +78,11 @@ def preferences_in(path: Path, problems: Problems) -> Iterator[Preference]:
             problems.add(where, str(error))
         else:
             yield _preference(where, value)
+
+
+def plain_messages(messages: Sequence[Message]) -> list[Message]:
+    """The messages with texts for contents, and their tools' arguments as objects."""
+    return [_plain(message) for message in messages]
 
 
 def _preference(where: str, value: Mapping[str, Any]) -> Preference:
@@ -95,11 +100,9 @@ def _preference(where: str, value: Mapping[str, Any]) -> Preference:
     )
 
 
-def _messages(given: str | Sequence[Message], *, role: str = "user") -> list[Message]:
+def _messages(given: str | Sequence[Message], *, role: str) -> list[Message]:
     """Messages whose content is text; a bare text is a message of `role`."""
-    if isinstance(given, str):
-        return [{"role": role, "content": given}]
-    return [_plain(message) for message in given]
+    return [{"role": role, "content": given}] if isinstance(given, str) else plain_messages(given)
 
 
 def _plain(message: Message) -> Message:

@@ -22,7 +22,7 @@ from core.registry import Example, method
 from core.spec import Frozen, fill, refuse
 from core.tasks import KINDS, check_task, open_task
 from core.tasks.task import CHECKPOINTED, WRITING, Task, TuningSpec
-from core.training.batches import Batches
+from core.training.batches import Batch, Batches
 from core.training.learning import Learning
 from core.training.run import Run
 
@@ -33,6 +33,7 @@ RATES_OF_TASK = {
     "language_model": RATES_OF_WRITING,
     "chat": RATES_OF_WRITING,
     "preference": {"full": 1e-6, "gradual": 1e-6, "lora": 2e-5},
+    "reinforcement": {"full": 1e-6, "gradual": 1e-6, "lora": 2e-5},
 }
 BATCH_OF_WRITING = 8
 
@@ -86,6 +87,8 @@ class FineTuningSpec(TuningSpec):
             raise ValueError(
                 f"frozen_encoder would learn nothing: {self.task} keeps the base's head; take lora or full"
             )
+        if self.task == "reinforcement" and self.lora is not None and self.lora.dropout:
+            raise ValueError("lora.dropout would have no effect: reinforcement learns from what the whole model writes")
         if self.reinitialize and self.strategy != "full":
             raise ValueError(f"reinitialize needs strategy full: {self.strategy} would keep random weights as they are")
         return self
@@ -103,7 +106,7 @@ def usual_rate(given: Any) -> float | None:
     reads=KINDS,
     paper="Yosinski et al. 2014, How transferable are features in deep neural networks?; Devlin et al. 2019; gradual "
     "unfreezing: Howard & Ruder 2018; adapters: Hu et al. 2022, LoRA; Liu et al. 2024, DoRA; preferences: Rafailov et "
-    "al. 2023, DPO",
+    "al. 2023, DPO; reinforcement: Shao et al. 2024, GRPO; Yu et al. 2025, DAPO",
     opens_with="transformers (AutoModelForSequenceClassification, AutoModelForImageClassification, "
     "AutoModelForAudioClassification, AutoModelForSemanticSegmentation, AutoModelForObjectDetection, "
     "AutoModelForTokenClassification, AutoModelForCTC, AutoModelForSpeechSeq2Seq, "
@@ -131,15 +134,16 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
     counts = count_parameters(network)
     layers = depth_groups(network, head=task.head)
     batches = Batches.of(task.examples, spec)
-    learning = Learning(network, spec, run, total=len(batches))
+    learning = Learning(network, spec, run, total=len(batches) * spec.updates)
 
     for batch in run.steps(batches):
         set_training_mode(network, task, spec)
         if spec.strategy == "gradual":
             unfreeze(layers, epoch=batch.epoch)
         examples = task.batch(batch.rows, generator=run.generator)
-        run.log(loss=learning.descend(examples, task.loss_of, over=task.over(examples)))
-        if batch.is_epoch_end and spec.is_validated:
+        for _ in range(spec.updates):
+            run.log(loss=learning.descend(examples, task.loss_of, over=task.over(examples)))
+        if spec.is_validated and is_evaluated(batch, spec):
             learning.validate(task.evaluate)
         if batch.is_epoch_end and spec.task in CHECKPOINTED:
             run.end_epoch(left=batches.epochs - 1 - batch.epoch)
@@ -177,6 +181,11 @@ def set_training_mode(network: nn.Module, task: Task, spec: FineTuningSpec) -> N
         keep_statistics(network.train())
     else:
         network.train()
+
+
+def is_evaluated(batch: Batch, spec: FineTuningSpec) -> bool:
+    """Whether an evaluation follows this batch: after an epoch, or after so many steps."""
+    return batch.is_epoch_end if spec.evaluate_every is None else (batch.step + 1) % spec.evaluate_every == 0
 
 
 def unfreeze(layers: list[list[nn.Parameter]], *, epoch: int) -> None:

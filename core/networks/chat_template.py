@@ -47,8 +47,11 @@ def ends_of_turn(tokenizer: Any) -> list[int]:
 
 
 def prompt_tokens(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None) -> list[int]:
-    """What a model is given to answer these messages."""
-    text = _text(tokenizer, messages, tools=tools, add_generation_prompt=True)
+    """What a model is given to answer these messages; raises ValueError for what the template refuses."""
+    try:
+        text = _text(tokenizer, messages, tools=tools, add_generation_prompt=True)
+    except jinja2.TemplateError as error:
+        raise ValueError(f"the base's chat template refuses it: {error}") from None
     tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return tokens
 

@@ -1,8 +1,9 @@
-"""Lets a model write: the likeliest tokens after a prompt, or of an answer to what it reads."""
+"""Lets a model write: the likeliest tokens after a prompt, or of an answer to what it reads; or drawn at random."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -33,3 +34,58 @@ def write(
     written = network.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=settings)[0].tolist()
     start = 1 if network.config.is_encoder_decoder else len(tokens)
     return list(written[start:])
+
+
+@torch.no_grad()
+def complete(
+    network: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    count: int = 1,
+    max_new_tokens: int,
+    ends: Sequence[int],
+    pad_token: int,
+    temperature: float | None = None,
+) -> list[list[int]]:
+    """`count` completions of each prompt, one prompt's after another's, up to and with the token that ends one.
+
+    `network`: a causal model of transformers that takes positions, perhaps with adapters, in the mode that it is in.
+    Each token is drawn from softmax(logits / temperature), by torch's own generator, and from nothing else: no top-k,
+    no penalties; `temperature` None: the likeliest. Prompts are padded on the left, and their positions count from
+    their first token; each is read once, whatever the `count`.
+    """
+    device = next(network.parameters()).device
+    longest = max(map(len, prompts))
+    tokens = torch.tensor([[pad_token] * (longest - len(each)) + list(each) for each in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in signature(inner.forward).parameters else {}
+    answer = network(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=True, **keep)
+    cache = answer.past_key_values
+    cache.batch_repeat_interleave(count)
+    logits, mask, positions = (
+        each.repeat_interleave(count, 0) for each in (answer.logits[:, -1], mask, positions[:, -1:])
+    )
+    is_open, stops = torch.ones(len(mask), dtype=torch.bool, device=device), torch.tensor(list(ends), device=device)
+    written: list[torch.Tensor] = []
+    while True:
+        written.append(_next(logits, temperature).where(is_open, pad_token))
+        is_open = is_open & ~torch.isin(written[-1], stops)
+        if len(written) == max_new_tokens or not is_open.any():
+            break
+        mask, positions = torch.cat((mask, mask.new_ones(len(mask), 1)), 1), positions + 1
+        inputs = {"input_ids": written[-1][:, None], "attention_mask": mask, "position_ids": positions}
+        logits = network(**inputs, past_key_values=cache, use_cache=True).logits[:, -1]
+    return [_until_end(row, ends) for row in torch.stack(written, 1).tolist()]
+
+
+def _next(logits: torch.Tensor, temperature: float | None) -> torch.Tensor:
+    if temperature is None:
+        return logits.argmax(1)
+    return torch.multinomial((logits.float() / temperature).softmax(1), 1)[:, 0]
+
+
+def _until_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+    end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens) - 1)
+    return list(tokens[: end + 1])

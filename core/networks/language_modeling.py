@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from core.data.packing import IGNORED, PackedBatch
 
@@ -29,6 +30,33 @@ def next_token_loss(network: nn.Module, batch: PackedBatch, *, head: nn.Linear |
         return functional.cross_entropy(logits.float(), batch.targets[is_target], reduction="sum")
     hidden = decoder(network)(**inputs).last_hidden_state[is_target]
     return linear_cross_entropy(hidden, head.weight, batch.targets[is_target], bias=head.bias)
+
+
+def token_log_probabilities(
+    network: nn.Module, batch: PackedBatch, *, head: nn.Linear | None, temperature: float
+) -> torch.Tensor:
+    """The log-probability of each target by softmax(logits / temperature), [targets] float32, in the order of the rows.
+
+    `head`: what `vocabulary_head(network)` answers. The logits are made block by block, and once more for the gradient,
+    so that they are never all held.
+    """
+    inputs = {"input_ids": batch.tokens, "position_ids": batch.positions, "use_cache": False}
+    is_target = batch.targets != IGNORED
+    targets = batch.targets[is_target]
+    if head is None:
+        logits = network(**inputs).logits[is_target]
+        return -functional.cross_entropy(logits.float() / temperature, targets, reduction="none")
+    hidden = decoder(network)(**inputs).last_hidden_state[is_target]
+    size = max(1, (BLOCK_LOGITS_ON_GPU if hidden.is_cuda else BLOCK_LOGITS) // len(head.weight))
+
+    def block(part: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return -functional.cross_entropy(head(part).float() / temperature, wanted, reduction="none")
+
+    found = [
+        checkpoint(block, part, wanted, use_reentrant=False, preserve_rng_state=False)
+        for part, wanted in zip(hidden.split(size), targets.split(size), strict=True)
+    ]
+    return torch.cat(found)
 
 
 def decoder(network: nn.Module) -> nn.Module:

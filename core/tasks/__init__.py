@@ -12,6 +12,7 @@ from core.tasks import (
     language_model,
     object_detection,
     preference,
+    reinforcement,
     semantic_segmentation,
     sequence_to_sequence,
     speech_recognition,
@@ -31,6 +32,7 @@ TASKS: Mapping[str, TaskType] = {
     "language_model": language_model.TASK,
     "chat": chat.TASK,
     "preference": preference.TASK,
+    "reinforcement": reinforcement.TASK,
     "object_detection": object_detection.TASK,
     "speech_recognition": speech_recognition.TASK,
 }

@@ -1,4 +1,4 @@
-"""Conversations and pairs as a base's tokens; what it cannot learn from is refused, and said why."""
+"""Conversations, pairs and prompts as a base's tokens; what it cannot learn from is refused, and said why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.data.conversations import Conversation, Message, Preference
 from core.data.problems import Problems
-from core.networks.chat_template import Rendered, is_learned, render
+from core.data.prompts import GradedPrompt
+from core.errors import InvalidSpec
+from core.networks.chat_template import Rendered, is_learned, prompt_tokens, render
 from core.tasks.classification import shortened
 from core.tasks.task import TuningSpec
 
@@ -47,12 +49,22 @@ class Pair(NamedTuple):
 def room_for(spec: TuningSpec, *, limit: int, usual: int) -> Room:
     """What fits: `max_length`; none: all that the base takes (`limit`), and where longer ones are cut, at most `usual`.
 
-    Raises InvalidSpec for a max_length that the base does not take.
+    For prompts, less what their completions take. Raises InvalidSpec for a max_length that the base does not take, or
+    that completions fill.
     """
     is_strict = spec.too_long == "refuse"
+    tokens, says = limit if is_strict else min(limit, usual), "as many as the base takes"
     if spec.max_length is not None:
-        return Room(shortened(spec.max_length, limit), "max_length", is_strict)
-    return Room(limit if is_strict else min(limit, usual), "as many as the base takes", is_strict)
+        tokens, says = shortened(spec.max_length, limit), "max_length"
+    if spec.task != "reinforcement":
+        return Room(tokens, says, is_strict)
+    if spec.max_completion_tokens >= tokens:
+        raise InvalidSpec(
+            f"max_completion_tokens ({spec.max_completion_tokens:,}) leaves no room for a prompt: both together fit "
+            f"into {tokens:,} tokens ({says})",
+            param="max_completion_tokens",
+        )
+    return Room(tokens - spec.max_completion_tokens, f"{says}, less max_completion_tokens", is_strict)
 
 
 def render_each(
@@ -65,7 +77,7 @@ def render_each(
         try:
             found.append(render_one(tokenizer, example, room))
         except ValueError as error:
-            problems.add(example.where, str(error))  # type: ignore[attr-defined]  # a Conversation or a Preference
+            problems.add(example.where, str(error))  # type: ignore[attr-defined]  # all of them have it
     problems.check()
     return found
 
@@ -103,3 +115,10 @@ def _one(tokenizer: Any, messages: Sequence[Mapping[str, Any]], preference: Pref
     if len(rendered) != 1 or not any(rendered[0].learned):
         raise ValueError("an answer must be one message of role assistant, behind a prompt")
     return rendered[0]
+
+
+def render_prompt(tokenizer: Any, prompt: GradedPrompt, room: Room) -> Rendered:
+    """What the model is to complete, of which nothing is learned. Raises ValueError for what does not fit."""
+    tokens = prompt_tokens(tokenizer, prompt.messages, tools=prompt.tools)
+    room.check(len(tokens))
+    return Rendered(tokens, [False] * len(tokens))

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from core.data.profile import Kind, Profile
-from core.spec import ModelReference, model_field
+from core.graders import Grader
+from core.spec import ModelReference, fill, model_field
 from core.training.labelled import LabelledSpec
 from core.training.lesson import Lesson
 from core.training.run import Run
@@ -25,6 +26,7 @@ TaskName = Literal[
     "language_model",
     "chat",
     "preference",
+    "reinforcement",
     "object_detection",
     "speech_recognition",
 ]
@@ -32,9 +34,11 @@ TaskName = Literal[
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)] | None
 
 CLASSIFICATION = ("image_classification", "text_classification", "table_classification", "audio_classification")
-WRITING = ("sequence_to_sequence", "language_model", "chat", "preference")  # they keep the base's own head
+WRITING = ("sequence_to_sequence", "language_model", "chat", "preference", "reinforcement")  # with the base's own head
 CHECKPOINTED = ("language_model", "chat", "preference", "reinforcement")  # a checkpoint of theirs can be a model
 SAMPLED = ("sequence_to_sequence", "language_model", "chat")
+RELATIVE = ("preference", "reinforcement")  # learned relative to what the base does
+BETA_OF_REINFORCEMENT = 0.04  # DeepSeekMath's
 # The tasks for which a setting means something; for all others it is refused.
 TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "text": ("text_classification", "language_model"),
@@ -46,13 +50,19 @@ TASKS_OF_SETTING: Mapping[str, tuple[str, ...]] = {
     "target": ("sequence_to_sequence",),
     "pooling": ("text_classification",),
     "beams": ("sequence_to_sequence",),
-    "samples": SAMPLED,
+    "samples": (*SAMPLED, "reinforcement"),
     "sample_tokens": SAMPLED,
     "packing": ("chat",),
-    "too_long": ("chat", "preference"),
-    "duplicates": ("chat", "preference"),
-    "beta": ("preference",),
+    "too_long": ("chat", *RELATIVE),
+    "duplicates": ("chat", *RELATIVE),
     "epoch_checkpoints": CHECKPOINTED,
+    "beta": RELATIVE,
+    "grader": ("reinforcement",),
+    "group_size": ("reinforcement",),
+    "max_completion_tokens": ("reinforcement",),
+    "temperature": ("reinforcement",),
+    "updates": ("reinforcement",),
+    "evaluate_every": ("reinforcement",),
     "max_seconds": ("audio_classification", "speech_recognition"),
     "image_size": ("semantic_segmentation", "object_detection"),
     "jitter": ("image_classification", "semantic_segmentation"),
@@ -111,14 +121,37 @@ class TuningSpec(LabelledSpec):
     too_long: Literal["refuse", "cut"] = Field(
         "refuse",
         description="What becomes of a conversation, or a pair, of more than max_length tokens: the job is refused, or "
-        "the conversation is cut, the pair left out (cut).",
+        "the conversation is cut, the pair left out (cut); so with a prompt that leaves no room for a completion.",
     )
     duplicates: Literal["refuse", "keep"] = Field(
         "refuse",
-        description="Whether a job is refused when more than one conversation, or pair, in twenty is an exact copy of "
-        "another (refuse), or learns them as they are (keep). Fewer copies are told as a warning.",
+        description="Whether a job is refused when more than one conversation, pair or prompt in twenty is an exact "
+        "copy of another (refuse), or learns them as they are (keep). Fewer copies are told as a warning.",
     )
-    beta: float = Field(0.1, gt=0, le=100, description="How strongly the model is kept near the base (DPO).")
+    beta: float = Field(
+        0.1,
+        ge=0,
+        le=100,
+        description="How strongly the model is kept near the base; left out: 0.1 for preferences (DPO), 0.04 for "
+        "reinforcement (GRPO), where 0 does without.",
+    )
+    grader: Grader | None = Field(None, description="What gives a completion its reward.")
+    group_size: int = Field(
+        8, ge=2, le=128, description="Completions of a prompt that are sampled and compared; batch_size counts prompts."
+    )
+    max_completion_tokens: int = Field(256, ge=1, le=8192, description="Tokens of a sampled completion at most.")
+    temperature: float = Field(
+        1.0, gt=0, le=5, description="Softness of the distribution that completions are sampled from, and that learns."
+    )
+    updates: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Gradient steps from each batch of completions; from the second on the policy's ratio is clipped.",
+    )
+    evaluate_every: int | None = Field(
+        None, ge=1, le=10**9, description="Steps between evaluations; none: after each epoch."
+    )
 
     epoch_checkpoints: bool = Field(
         False,
@@ -126,14 +159,35 @@ class TuningSpec(LabelledSpec):
         "false: where it takes at most a twentieth of the time.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_reinforcement(cls, data: Any) -> Any:
+        return fill(data, "beta", BETA_OF_REINFORCEMENT, when=lambda given: given.get("task") == "reinforcement")
+
     @model_validator(mode="after")
     def _columns_go_together(self) -> Self:
         if (self.source is None) != (self.target is None):
             raise ValueError("source and target go together: name both columns, or neither")
         if self.task == "preference" and self.label_smoothing >= 0.5:
             raise ValueError("label_smoothing of preferences is below 0.5: from there on the worse answer is preferred")
-        if self.task == "preference" and self.reinitialize:
-            raise ValueError("reinitialize would have no effect worth having: preferences are learned relative to base")
+        if self.task == "preference" and self.beta == 0:
+            raise ValueError("beta of preferences is above 0: it scales what is learned")
+        if self.task in RELATIVE and self.reinitialize:
+            raise ValueError(f"reinitialize would have no effect worth having: {self.task} is learned relative to base")
+        return self
+
+    @model_validator(mode="after")
+    def _reinforcement_is_possible(self) -> Self:
+        if self.task != "reinforcement":
+            return self
+        if self.grader is None:
+            raise ValueError("reinforcement needs a grader, which gives completions their rewards")
+        if self.compile:
+            raise ValueError("compile would translate the network anew for every length that is sampled: leave it out")
+        if self.evaluate_every is not None and not self.is_validated:
+            raise ValueError("evaluate_every needs validation or validation_fraction to evaluate on")
+        if self.evaluate_every is not None and self.early_stopping is not None:
+            raise ValueError("early_stopping counts epochs: leave out evaluate_every")
         return self
 
     @model_validator(mode="after")

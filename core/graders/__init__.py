@@ -1,0 +1,16 @@
+"""What a model's answer is worth: graders as the fine-tuning API describes them. None of them runs a user's code."""
+
+from core.graders.grader import Grader, Multi, StringCheck, TextSimilarity
+from core.graders.grading import Grade, Sample, check_item, grade, names_of_items
+
+__all__ = [
+    "Grade",
+    "Grader",
+    "Multi",
+    "Sample",
+    "StringCheck",
+    "TextSimilarity",
+    "check_item",
+    "grade",
+    "names_of_items",
+]

@@ -1,0 +1,314 @@
+"""Completing prompts as a grader rewards it: reinforcement fine-tuning by group relative policy optimization."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from core.data.packing import IGNORED, PackedBatch, PackedRows
+from core.data.profile import Kind, Profile
+from core.data.prompts import GradedPrompt, read_prompts
+from core.errors import InvalidData, InvalidSpec
+from core.graders import Grade, check_item, grade, names_of_items
+from core.networks.chat_template import ends_of_turn, give_template
+from core.networks.generation import complete
+from core.networks.language_modeling import token_log_probabilities, vocabulary_head
+from core.tasks.language_model import LanguageModel, open_language_model
+from core.tasks.rendering import render_each, render_prompt, room_for
+from core.tasks.task import TaskType, TuningSpec
+from core.training.batches import split
+from core.training.devices import autocast
+from core.training.memory import is_out_of_memory
+from core.training.parts import to_device
+from core.training.policy_gradient import group_advantages, kl_to_base, policy_losses
+from core.training.run import Run
+
+ROWS_AT_ONCE = 8  # where no gradient is kept
+PROMPTS_AT_ONCE = 64  # that are answered for an evaluation
+SHOWN_CHARACTERS = 2000
+
+
+class Prompt(NamedTuple):
+    """What the model is given, and the line that its grader judges the answer by."""
+
+    tokens: Sequence[int]
+    source: GradedPrompt
+
+
+class Completion(NamedTuple):
+    """What the model wrote, as tokens up to and with the end of its turn, and what that is worth."""
+
+    tokens: Sequence[int]
+    text: str
+    grade: Grade
+
+
+class Rollout(NamedTuple):
+    """Completions behind their prompts, a row each, and what their tokens are to be learned by.
+
+    `old`, `reference` [rows, longest]: the log-probability of each target by the policy that wrote it and by the base;
+    `old` is None where the policy takes one step alone, `reference` where beta is 0.
+    """
+
+    packed: PackedBatch
+    advantages: torch.Tensor  # [rows] float32
+    old: torch.Tensor | None
+    reference: torch.Tensor | None
+
+
+@dataclass
+class ReinforcementTask:
+    """A language model that learns to complete prompts so that a grader rewards it.
+
+    Nothing is dropped (dropout) while it learns: the policy whose gradient is taken is the one that wrote.
+    """
+
+    spec: TuningSpec
+    run: Run
+    model: LanguageModel
+    network: nn.Module  # the model's, or the same with adapters
+    base: nn.Module | None  # a frozen copy; None: the network without its adapters, or nothing to be held near to
+    training: Sequence[Prompt]
+    held_out: Sequence[Prompt]
+    head: tuple[str, ...] = ()
+    new_parameters: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.vocabulary_head = vocabulary_head(self.network)
+        self.base_head = self.vocabulary_head if self.base is None else vocabulary_head(self.base)
+        self.ends = ends_of_turn(self.model.tokenizer)
+        self.prompts_at_once = PROMPTS_AT_ONCE
+        if self.run.step == 0:
+            self.show("before training")
+            if (found := self.evaluate()) is not None:
+                self.run.report(**{f"valid_{name}": value for name, value in found.items()})
+
+    @property
+    def examples(self) -> int:
+        """How many prompts there are to learn from."""
+        return len(self.training)
+
+    def freeze(self, *, is_head_alone: bool) -> None:
+        """There is nothing to remember."""
+
+    def batch(self, rows: torch.Tensor, *, generator: torch.Generator) -> Rollout:
+        """What the model writes now behind these prompts, `group_size` times each, and how much better than the rest
+        of its group each completion is. The draws are torch's own.
+        """
+        prompts, size = [self.training[row] for row in rows.tolist()], self.spec.group_size
+        written = self.completions(prompts, count=size, temperature=self.spec.temperature)
+        rewards = torch.tensor([each.grade.reward for each in written]).view(-1, size)
+        self._log(written, rewards)
+        rows_of = [(prompt, each) for place, each in enumerate(written) for prompt in [prompts[place // size]]]
+        packed = _packed(rows_of, pad_token=self.model.tokenizer.pad_token_id or 0)
+        old = (
+            self._log_probabilities(self.network, packed, head=self.vocabulary_head) if self.spec.updates > 1 else None
+        )
+        return Rollout(packed, group_advantages(rewards).flatten(), old, self._reference(packed))
+
+    def completions(
+        self, prompts: Sequence[Prompt], *, count: int = 1, temperature: float | None = None
+    ) -> list[Completion]:
+        """`count` completions of each prompt with their grades; the likeliest where `temperature` is None."""
+        self.network.eval()
+        found: list[list[int]] = []
+        while len(found) < len(prompts) * count:
+            done = len(found) // count
+            try:
+                found += self._complete(prompts[done : done + self.prompts_at_once], count, temperature)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.prompts_at_once == 1:
+                    raise
+                self.prompts_at_once = max(1, min(self.prompts_at_once, len(prompts)) // 2)
+                self.run.message(f"Memory ran out: {self.prompts_at_once} prompts are completed at once", "warn")
+        return [self._graded(prompts[place // count], tokens) for place, tokens in enumerate(found)]
+
+    def loss_of(self, part: Rollout) -> torch.Tensor:
+        """The tokens' losses, summed."""
+        with autocast(self.spec.precision, self.run.device):
+            new = token_log_probabilities(
+                self.network, part.packed, head=self.vocabulary_head, temperature=self.spec.temperature
+            )
+        rows, places = (part.packed.targets != IGNORED).nonzero(as_tuple=True)
+        old = new.detach() if part.old is None else part.old[rows, places]
+        kl = None if part.reference is None else kl_to_base(new, part.reference[rows, places])
+        if kl is not None:
+            self.run.log(kl=kl.mean())
+        return policy_losses(new, old, part.advantages[rows], kl=kl, beta=self.spec.beta).sum()
+
+    def over(self, batch: Rollout) -> float:
+        """Every token that was written has a loss."""
+        return float((batch.packed.targets != IGNORED).sum())
+
+    def evaluate(self) -> Mapping[str, float] | None:
+        """The mean reward of the likeliest completions, its negative as the loss, and how many tokens they have."""
+        if not self.held_out:
+            return None
+        with autocast(self.spec.precision, self.run.device):
+            written = self.completions(self.held_out)
+        reward = sum(each.grade.reward for each in written) / len(written)
+        length = sum(len(each.tokens) for each in written) / len(written)
+        return {"loss": 0.0 - reward, "reward": reward, "completion_length": length}
+
+    def show(self, when: str) -> None:
+        """Let people read the likeliest completions now, and their rewards."""
+        prompts = (self.held_out or self.training)[: self.spec.samples]
+        if not prompts:
+            return
+        answers = []
+        for prompt, each in zip(prompts, self.completions(prompts), strict=True):
+            asked = "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.source.messages)
+            failure = f" ({each.grade.error})" if each.grade.error else ""
+            answers.append(
+                f"{asked[-SHOWN_CHARACTERS:]}\n[written] {each.text}\n[reward] {each.grade.reward:g}{failure}"
+            )
+        self.run.show("completions", "\n\n".join(answers) + "\n", caption=when)
+
+    def write_results(self) -> Mapping[str, float]:
+        """The model and its tokenizer, as transformers opens them."""
+        self.show("after training")
+        self.network.save_pretrained(self.run.artifacts)  # type: ignore[operator]
+        self.model.tokenizer.save_pretrained(self.run.artifacts)
+        return {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+
+    def _complete(self, prompts: Sequence[Prompt], count: int, temperature: float | None) -> list[list[int]]:
+        with autocast(self.spec.precision, self.run.device):
+            return complete(
+                self.network,
+                [prompt.tokens for prompt in prompts],
+                count=count,
+                max_new_tokens=self.spec.max_completion_tokens,
+                ends=self.ends,
+                pad_token=self.model.tokenizer.pad_token_id or 0,
+                temperature=temperature,
+            )
+
+    def _graded(self, prompt: Prompt, tokens: Sequence[int]) -> Completion:
+        assert self.spec.grader is not None  # noqa: S101 - the spec sees to it
+        text = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Completion(tokens, text, grade(self.spec.grader, prompt.source.item, text))
+
+    def _log(self, written: Sequence[Completion], rewards: torch.Tensor) -> None:
+        lengths = torch.tensor([float(len(each.tokens)) for each in written])
+        is_cut = torch.tensor([float(each.tokens[-1] not in self.ends) for each in written])
+        failed = torch.tensor([float(each.grade.failure is not None) for each in written])
+        deviations = rewards.std(1)
+        self.run.log(
+            reward=rewards.mean(),
+            reward_std=deviations.mean(),
+            without_signal=(deviations == 0).float().mean(),
+            completion_length=lengths.mean(),
+            truncated=is_cut.mean(),
+            not_graded=failed.mean(),
+        )
+
+    def _reference(self, packed: PackedBatch) -> torch.Tensor | None:
+        if self.spec.beta == 0:
+            return None
+        with self._as_base() as base:
+            return self._log_probabilities(base, packed, head=self.base_head)
+
+    @contextmanager
+    def _as_base(self) -> Iterator[nn.Module]:
+        if self.base is not None:
+            yield self.base
+        else:
+            with self.network.disable_adapter():  # type: ignore[operator]
+                yield self.network
+
+    @torch.no_grad()
+    def _log_probabilities(self, network: nn.Module, packed: PackedBatch, *, head: nn.Linear | None) -> torch.Tensor:
+        """Of each target, at its place, [rows, longest] on the CPU; 0 where there is none."""
+        found = torch.zeros(packed.targets.shape)
+        for rows in torch.arange(len(found)).split(ROWS_AT_ONCE):
+            part = PackedBatch(*(each[rows] for each in packed))
+            with autocast(self.spec.precision, self.run.device):
+                values = token_log_probabilities(
+                    network, to_device(part, self.run.device), head=head, temperature=self.spec.temperature
+                )
+            places = (part.targets != IGNORED).nonzero(as_tuple=True)
+            found[rows[places[0]], places[1]] = values.cpu()
+        return found
+
+
+def open_task(spec: TuningSpec, run: Run) -> ReinforcementTask:
+    """The base, and the prompts as its chat template has them."""
+    model = open_language_model(spec, run)
+    if give_template(model.tokenizer):
+        run.message("The base has no chat template: it gets a plain one (ChatML), which is saved with it", "info")
+    read = partial(read_prompts, check=item_check(spec))
+    training, held_out = read(run.dataset), []
+    if spec.validation_fraction is not None:
+        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
+        training, held_out = [training[row] for row in rows], [training[row] for row in others]
+    elif spec.validation is not None:
+        held_out = read(run.inputs["validation"])
+    needs_copy = spec.beta > 0 and spec.strategy != "lora"
+    return ReinforcementTask(
+        spec=spec,
+        run=run,
+        model=model,
+        network=model.network,
+        base=copy.deepcopy(model.network).requires_grad_(False) if needs_copy else None,
+        training=_prompts(training, model, spec, run, param="dataset"),
+        held_out=_prompts(held_out, model, spec, run, param="validation") if held_out else [],
+    )
+
+
+def item_check(spec: TuningSpec) -> Callable[[Mapping[str, Any]], None]:
+    """Raises ValueError for a line of a data set that does not have what the spec's grader names."""
+    assert spec.grader is not None  # noqa: S101 - the spec sees to it
+    return partial(check_item, spec.grader)
+
+
+def _prompts(
+    found: Sequence[GradedPrompt], model: LanguageModel, spec: TuningSpec, run: Run, *, param: str
+) -> list[Prompt]:
+    """Those that leave room for a completion; raises InvalidData by line."""
+    room = room_for(spec, limit=model.limit, usual=model.max_length)
+    rendered = render_each(render_prompt, found, tokenizer=model.tokenizer, room=room)
+    prompts = [Prompt(one.tokens, each) for one, each in zip(rendered, found, strict=True)]
+    kept = [prompt for prompt in prompts if len(prompt.tokens) <= room.tokens]
+    if len(kept) < len(prompts):
+        count = f"{len(prompts) - len(kept):,} of {len(prompts):,} prompts"
+        run.message(f"{count} are longer than {room.tokens} tokens ({room.says}) and are left out", "warn")
+    if not kept:
+        raise InvalidData(f"no prompt is left within {room.tokens} tokens ({room.says})", param=param)
+    return kept
+
+
+def _packed(rows: Sequence[tuple[Prompt, Completion]], *, pad_token: int) -> PackedBatch:
+    """A prompt and its completion a row; the completion's tokens are the targets."""
+    tokens = torch.tensor([token for prompt, written in rows for token in (*prompt.tokens, *written.tokens)])
+    learned = torch.tensor(
+        [
+            is_written
+            for prompt, written in rows
+            for is_written in [False] * len(prompt.tokens) + [True] * len(written.tokens)
+        ]
+    )
+    sizes = torch.tensor([len(prompt.tokens) + len(written.tokens) for prompt, written in rows])
+    packed = PackedRows(tokens, sizes, starts=sizes.cumsum(0) - sizes, pad_token=pad_token, learned=learned)
+    return packed[torch.arange(len(rows))]
+
+
+def check(spec: TuningSpec, profile: Profile) -> None:
+    """Refuse a single prompt that is to be split, and a grader that names fields which the data set does not have."""
+    if spec.validation_fraction is not None and profile.examples < 2:
+        raise InvalidData("one prompt cannot be split for validation", param="dataset")
+    assert spec.grader is not None  # noqa: S101 - the spec sees to it
+    if missing := names_of_items(spec.grader) - set(profile.columns):
+        there = ", ".join(name for name in profile.columns if name != "messages") or "nothing beside messages"
+        raise InvalidSpec(
+            f"the grader names 'item.{min(missing)}', and lines of the data set have: {there:.200}", param="grader"
+        )
+
+
+TASK = TaskType(reads=(Kind.CONVERSATIONS,), check=check, open=open_task)
