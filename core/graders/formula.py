@@ -58,8 +58,9 @@ def names_in(formula: str) -> set[str]:
 
 def compute(formula: str, values: Mapping[str, float]) -> float:
     """The formula's value; raises ValueError where it has none: division by zero, log(0), sqrt(-1), an overflow."""
+    tree = parse(formula)
     try:
-        value = _value(parse(formula), values)
+        value = _value(tree, values)
     except ZeroDivisionError:
         raise ValueError(f"division by zero in '{_short(formula)}' {_where(values)}") from None
     except (ValueError, OverflowError):

@@ -17,7 +17,7 @@ LONGEST_GRAM = 4
 def fuzzy_match(text: str, reference: str) -> float:
     """RapidFuzz's ratio (normalised indel similarity), of letters and digits alone and without regard to case.
 
-    Not its weighted ratio, whose time is cubic in the length of texts, and which gives 0.9 to any part of the reference.
+    Not its weighted ratio, whose time is cubic in the length of texts, and which gives 0.9 for any part of the other.
     """
     return float(fuzz.ratio(text, reference, processor=utils.default_process) / 100)
 

@@ -112,6 +112,7 @@ def add_adapters(
         target_modules=chosen,
         modules_to_save=learned or None,
         use_dora=dora,
+        fan_in_fan_out=isinstance(network.get_submodule(chosen[0]), transformers.Conv1D),
     )
     found: nn.Module = peft.get_peft_model(network, config)
     return found
