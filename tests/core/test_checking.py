@@ -12,6 +12,7 @@ import transformers
 from core.catalog import read_spec
 from core.checking import check, open_base
 from core.data import examples
+from core.errors import InvalidData
 from core.networks.pretrained import Reading
 from tests.tiny_llama import write_tiny_llama, zipped
 
@@ -72,3 +73,17 @@ def test_what_there_is_no_time_for_is_told(reading: Reading, tmp_path: Path) -> 
     found = check(spec_of("chat"), {"dataset": tmp_path / "data"}, reading, examples=COUNT, seconds=0)
     assert found.examples == COUNT
     assert "the first 0 examples of dataset were read" in found.warnings[0]
+
+
+def test_prompts_are_checked_with_their_grader(reading: Reading, tmp_path: Path) -> None:
+    prompts = [{"messages": [{"role": "user", "content": "ab"}], **more} for more in ({"answer": "c"}, {"other": "d"})]
+    (tmp_path / "data").write_text(json.dumps(prompts[0]) + "\n")
+    grader = {"type": "string_check", "name": "a", "operation": "eq", "input": "{{ sample.output_text }}"}
+    spec = spec_of("reinforcement", grader={**grader, "reference": "{{ item.answer }}"}, max_completion_tokens=8)
+    found = check(spec, {"dataset": tmp_path / "data"}, reading, examples=1, seconds=60)
+    assert [found.examples, found.tokens, found.learned_tokens] == [1, len("user\n\nassistant\n") + 3 + len("ab"), 0]
+    (tmp_path / "data").write_text("\n".join(map(json.dumps, prompts)))
+    with pytest.raises(InvalidData) as told:
+        check(spec, {"dataset": tmp_path / "data"}, reading, examples=2, seconds=60)
+    assert [problem.where for problem in told.value.problems] == ["line 2"]
+    assert told.value.param == "dataset"

@@ -321,7 +321,8 @@ def test_lines_that_cannot_be_graded_are_told(llama: Path, tmp_path: Path) -> No
     ("settings", "error", "message"),
     [
         ({"max_length": None, "max_completion_tokens": 256}, InvalidSpec, "leaves no room for a prompt"),
-        ({"max_length": 8, "max_completion_tokens": 4}, InvalidData, "no prompt is left within 4 tokens"),
+        ({"max_length": 8, "too_long": "cut"}, InvalidData, "no prompt is left within 4 tokens"),
+        ({"max_length": 8}, InvalidData, r"tokens, and 4 fit \(max_length, less max_completion_tokens\)"),
     ],
 )
 def test_refuses_what_does_not_fit(
@@ -332,6 +333,6 @@ def test_refuses_what_does_not_fit(
 
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(prompts: Path, llama: Path, tmp_path: Path) -> None:
-    task, recorder = opened(tmp_path, prompts, llama, max_length=32)
+    task, recorder = opened(tmp_path, prompts, llama, max_length=32, too_long="cut")
     assert 0 < task.examples < 16
     assert any(f"{16 - task.examples} of 16 prompts are longer than 28 tokens" in text for text in recorder.messages)
