@@ -54,7 +54,7 @@ def resolved(settings: Hyperparameters, method: str, size: DataSize) -> dict[str
 def epochs_for(examples: int, *, usual: int) -> int:
     """How often a data set of this size is gone through."""
     if examples * usual < FEW_EXAMPLES:
-        return min(MOST_EPOCHS, max(usual, FEW_EXAMPLES // examples))
+        return min(MOST_EPOCHS, FEW_EXAMPLES // examples)
     if examples * usual > MANY_EXAMPLES:
         return max(1, MANY_EXAMPLES // examples)
     return usual

@@ -6,13 +6,15 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import select
 
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs import leases, store
 from core.jobs.database import Database
 from core.jobs.events import EventId, NewEvent, as_row, list_events
+from core.jobs.files import FINE_TUNE_RESULTS, STEP_METRICS
 from core.jobs.leases import LeaseLost
-from core.jobs.models import Checkpoint, Job
+from core.jobs.models import Checkpoint, File, Job, TrainedModel
 from core.jobs.status import Status
 from core.spec import MethodSpec
 
@@ -222,6 +224,36 @@ def test_the_newest_three_of_epochs_are_kept_besides(database: Database) -> None
     assert list(kept) == [9, 8, 6, 4]
     assert (again.id, again.superseded) == (kept[8], ["step-8"])
     assert added.id == kept[9]
+
+
+def test_a_job_of_the_fine_tuning_api_gives_its_model_a_name_and_its_results_a_file(database: Database) -> None:
+    files = [
+        leases.Published(path, f"k/{path}", 3, sha256 * 64, "text/csv")
+        for path, sha256 in (("model.safetensors", "0"), (STEP_METRICS, "1"))
+    ]
+    with database.write() as session:
+        spec = MethodSpec(method="pca", dataset="file-1")
+        told = {"project_id": PROJECT, "spec": spec, "max_attempts": 1}
+        native = store.create_job(session, **told).id
+        asked = store.create_job(session, **told, request={"model": "llama", "suffix": "x"}).id
+    for job_id in (native, asked):
+        held = claim(database)
+        assert held.job_id == job_id
+        with database.write() as session:
+            leases.succeed_job(session, held, files=files, metrics={}, lineage={})
+    with database.read() as session:
+        aliases = dict(session.execute(select(TrainedModel.job_id, TrainedModel.alias)).all())
+        assert aliases == {native: None, asked: f"ft:llama:test:x:{asked.removeprefix('job-')}"}
+        (file,) = session.scalars(select(File))
+        assert (file.purpose, file.filename, file.bytes, file.sha256) == (FINE_TUNE_RESULTS, STEP_METRICS, 3, "1" * 64)
+        assert (get(database, native).result_file_id, get(database, asked).result_file_id) == (None, file.id)
+
+
+def test_jobs_without_metadata_are_listed_by_themselves(database: Database) -> None:
+    bare, marked = submit(database), submit(database, metadata={"a": ""})
+    with database.read() as session:
+        for wanted, found in ((None, {bare, marked}), (False, {bare}), (True, {marked})):
+            assert {job.id for job in store.list_jobs(session, PROJECT, has_metadata=wanted)} == found
 
 
 def test_repeated_events_are_written_once(database: Database) -> None:
