@@ -16,6 +16,7 @@ from core.errors import InvalidRequest
 from core.jobs.inputs import get_file
 from core.jobs.models import Checkpoint, File, TrainedModel
 from core.jobs.names import find_named
+from core.networks.pretrained import MAX_TOKENS
 
 
 async def create_job(server: Server, envelope: Envelope, asked: JobRequest) -> str:
@@ -23,11 +24,14 @@ async def create_job(server: Server, envelope: Envelope, asked: JobRequest) -> s
     project_id = envelope.caller.project_id
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
     base, examples = await run_in_threadpool(_look_up, server, project_id, asked)
-    found = translate(asked, base, seed=seed, size=DataSize(examples))
+    draft = translate(asked, base, seed=seed, size=_size(asked, examples))
+    verdict = await server.checker.judge_in_turn(project_id, draft.spec)
+    if verdict.findings is not None:
+        found = verdict.findings
+        draft = translate(asked, base, seed=seed, size=_size(asked, found.examples, found.tokens))
+    sent = asked.model_dump(mode="json")
     try:
-        made = await server.submissions.ask(
-            Submission(envelope, found.spec, request=found.request, sent=asked.model_dump(mode="json"))
-        )
+        made = await server.submissions.ask(Submission(envelope, draft.spec, verdict, request=draft.request, sent=sent))
     except InvalidRequest as error:
         raise in_its_words(error, asked.method.type) from None
     return made.id
@@ -39,3 +43,11 @@ def _look_up(server: Server, project_id: str, asked: JobRequest) -> tuple[File |
         base = find_named(session, project_id, asked.model)
         file = get_file(session, project_id, asked.training_file, param="training_file")
     return base, max(1, (file.profile or {}).get("examples", 1))
+
+
+def _size(asked: JobRequest, examples: int, tokens: int | None = None) -> DataSize:
+    """What there is to learn from, without the part that is held out; `tokens`: of all, if they were counted."""
+    held_out = asked.native.get("validation_fraction") or 0.0
+    learned = max(1, round(examples * (1 - held_out)))
+    share = None if tokens is None else round(tokens * learned / examples)
+    return DataSize(learned, share, row_tokens=asked.native.get("max_length") or MAX_TOKENS)

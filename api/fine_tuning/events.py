@@ -20,8 +20,8 @@ TYPES = ("status", "message", "metrics", "checkpoint", "sample")  # what the tra
 LEVELS = {"info": "info", "warn": "warn", "error": "error"}
 METRICS = {
     "loss": "train_loss",
-    "accuracy": "train_mean_token_accuracy",
-    "valid_accuracy": "valid_mean_token_accuracy",
+    "token_accuracy": "train_mean_token_accuracy",
+    "valid_token_accuracy": "valid_mean_token_accuracy",
 }
 # No blank line follows: the openai client takes one, behind an event that had an id, for an event without content.
 KEEP_ALIVE = b": still here\n"

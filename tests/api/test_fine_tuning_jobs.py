@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -179,7 +182,7 @@ def test_events_are_in_its_words_newest_first_or_as_a_stream(
     worker = work(service, job)
     worker.progress(1, 10)
     worker.emit(
-        NewEvent("metrics", data={"step": 1, "values": {"loss": 2.5, "valid_loss": 2.0, "valid_accuracy": 0.5}})
+        NewEvent("metrics", data={"step": 1, "values": {"loss": 2.5, "valid_loss": 2.0, "valid_token_accuracy": 0.5}})
     )
     worker.emit(NewEvent("log", "not for everyone"), NewEvent("message", "look out", "warn"))
     page = http.get(f"{JOBS}/{job}/events", params={"limit": 2}).json()
@@ -212,7 +215,9 @@ def test_events_are_in_its_words_newest_first_or_as_a_stream(
 def test_what_succeeded_has_a_name_and_results(service: Service, http: httpx.Client, asked: dict[str, Any]) -> None:
     job = create(http, asked, suffix="mine")["id"]
     worker = work(service, job)
-    model_id = worker.succeed({"model.safetensors": b"weights", "step_metrics.csv": RESULTS}, trained_tokens=1234.0)
+    with zipfile.ZipFile(io.BytesIO(llama_zip())) as archive:
+        files = {path.rpartition("/")[2]: archive.read(path) for path in archive.namelist()}
+    model_id = worker.succeed({**files, "step_metrics.csv": RESULTS}, trained_tokens=1234.0)
     ended = http.get(f"{JOBS}/{job}").json()
     name = ended["fine_tuned_model"]
     project = http.get("/v1/projects").json()["data"][0]["name"]
@@ -244,6 +249,28 @@ def test_models_answer_to_their_names(service: Service, http: httpx.Client, aske
     assert http.get("/v1/models/no/such").json()["error"]["param"] == "model_id"
     assert http.delete(f"/v1/models/{name}").json() == {"id": name, "object": "model", "deleted": True}
     assert http.get(f"/v1/models/{name}").status_code == 404
+
+
+def test_data_that_the_base_cannot_learn_from_is_refused_by_line(http: httpx.Client, asked: dict[str, Any]) -> None:
+    lines = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho" * length}]}
+             for length in (1, 200)]  # fmt: skip
+    content = "\n".join(map(json.dumps, lines)).encode()
+    long = upload(http, content, name="long.jsonl", purpose="fine-tune")["id"]
+    for field in ("training_file", "validation_file"):
+        answer = http.post(JOBS, json={**asked, field: long})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (422, field)
+        assert [problem["where"] for problem in error["problems"]] == ["line 2"]
+    assert create(http, {**asked, "training_file": long}, too_long="cut")["status"] == "queued"
+
+
+def test_rows_are_packed_where_a_batch_fills_some(http: httpx.Client, asked: dict[str, Any]) -> None:
+    many = {"n_epochs": 1, "batch_size": 12, "learning_rate_multiplier": 1.0}
+    spec = spec_of(http, job := create(http, asked, hyperparameters=many, max_length=100))
+    assert spec["packing"]
+    assert 2 <= spec["batch_size"] < 12 == job["hyperparameters"]["batch_size"]
+    unpacked = spec_of(http, create(http, asked, hyperparameters=many, max_length=100, packing=False))
+    assert (unpacked["packing"], unpacked["batch_size"]) == (False, 12)
 
 
 def test_a_job_that_failed_says_why(service: Service, http: httpx.Client, asked: dict[str, Any]) -> None:
