@@ -20,7 +20,7 @@ from api.fine_tuning.schemas import (
     SupervisedHyperparameters,
     SupervisedObject,
 )
-from api.fine_tuning.translating import field_in_its_words
+from api.fine_tuning.translating import GROUP_SIZE, field_in_its_words
 from api.presenting import progress_object
 from core.errors import WeightworksError
 from core.jobs.inputs import rows_of
@@ -89,7 +89,7 @@ def _method(job: Job) -> FineTuningMethodObject:
         return FineTuningMethodObject(type="dpo", dpo=DPOObject(hyperparameters=dpo))
     if kind == "reinforcement":
         numbers = ReinforcementHyperparametersObject(**_numbers(job, ReinforcementHyperparametersObject))
-        learned = ReinforcementObject(grader=job.spec.get("grader") or {}, hyperparameters=numbers)
+        learned = ReinforcementObject(grader=job.spec["grader"], hyperparameters=numbers)
         return FineTuningMethodObject(type="reinforcement", reinforcement=learned)
     supervised = SupervisedHyperparameters(**_numbers(job, SupervisedHyperparameters))
     return FineTuningMethodObject(type="supervised", supervised=SupervisedObject(hyperparameters=supervised))
@@ -108,5 +108,6 @@ def _numbers(job: Job, kind: type[SupervisedHyperparameters]) -> dict[str, Any]:
             "learning_rate_multiplier": float(f"{spec['learning_rate'] / rate:.6g}") if rate else None,
             "beta": spec.get("beta"),
             "eval_interval": spec.get("evaluate_every"),
+            "compute_multiplier": spec["group_size"] / GROUP_SIZE if "group_size" in spec else None,
         }
     return {name: known.get(name) for name in kind.model_fields}

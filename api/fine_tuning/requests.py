@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from core.graders import Grader
 from core.methods.fine_tuning import FineTuningSpec
 from core.spec import Frozen, MetadataKey, MetadataValue
 from core.tasks.task import TASKS_OF_SETTING
@@ -35,6 +36,7 @@ IN_OTHER_WORDS = {
     "learning_rate": "learning_rate_multiplier",
     "beta": "beta",
     "evaluate_every": "eval_interval",
+    "group_size": "compute_multiplier",
 }
 
 
@@ -84,7 +86,7 @@ class DPO(Frozen):
 class Reinforcement(Frozen):
     """Reinforcement by a grader."""
 
-    grader: dict[str, Any] = Field(description="What gives a completion its reward.")
+    grader: Grader = Field(description="What gives a completion its reward.")
     hyperparameters: ReinforcementHyperparameters = Field(
         default_factory=ReinforcementHyperparameters, description="Numbers, or `auto`."
     )

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from api.schemas import Answer
+from core.graders import Grader
 from core.jobs.status import Status
 
 
@@ -56,7 +57,7 @@ class DPOObject(Answer):
 class ReinforcementObject(Answer):
     """Reinforcement by a grader."""
 
-    grader: dict[str, Any]
+    grader: Grader
     hyperparameters: ReinforcementHyperparametersObject
 
 

@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.fine_tuning.automatic import FEW_ROWS, DataSize, packed_rows, resolved
-from api.fine_tuning.requests import IN_OTHER_WORDS, TASKS, JobRequest
+from api.fine_tuning.requests import (
+    IN_OTHER_WORDS,
+    TASKS,
+    DPOHyperparameters,
+    JobRequest,
+    ReinforcementHyperparameters,
+)
 from core.catalog import read_spec
 from core.errors import InvalidRequest
 from core.jobs.models import Checkpoint, File, TrainedModel
 from core.methods.fine_tuning import FineTuningSpec, usual_rate
 
-HYPERPARAMETERS = {"n_epochs", "batch_size", "learning_rate_multiplier", "beta", "eval_interval"}
-GROUP_SIZE = 8  # completions of a prompt, at a compute_multiplier of 1
+HYPERPARAMETERS = {*DPOHyperparameters.model_fields, *ReinforcementHyperparameters.model_fields}
+GROUP_SIZE = FineTuningSpec.model_fields["group_size"].default  # at a compute_multiplier of 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def _learning(asked: JobRequest, numbers: Mapping[str, Any], size: DataSize) -> 
         found["beta"] = numbers["beta"]
     if task == "reinforcement":
         assert asked.method.reinforcement is not None  # noqa: S101 - its validator saw to that
-        found["grader"] = asked.method.reinforcement.grader
+        found["grader"] = asked.method.reinforcement.grader.model_dump(mode="json")
         found["group_size"] = max(2, round(GROUP_SIZE * numbers["compute_multiplier"]))
         found["evaluate_every"] = numbers.get("eval_interval")
     return found

@@ -101,6 +101,33 @@ def test_preferences_have_a_beta(http: httpx.Client, asked: dict[str, Any], tmp_
     assert (spec["task"], spec["beta"], spec["epochs"]) == ("preference", 0.5, 1)
 
 
+def test_reinforcement_has_a_grader(http: httpx.Client, asked: dict[str, Any]) -> None:
+    grader = {
+        "type": "string_check",
+        "name": "right",
+        "input": "{{ sample.output_text }}",
+        "reference": "{{ item.answer }}",
+        "operation": "eq",
+    }
+    lines = [{"messages": [{"role": "user", "content": f"say {number}"}], "answer": str(number)} for number in range(9)]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    prompts = upload(http, content, name="prompts.jsonl", purpose="fine-tune")["id"]
+    numbers = {"n_epochs": 2, "compute_multiplier": 0.5, "eval_interval": 3}
+    told = {"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters": numbers}}
+    native = {"max_completion_tokens": 16, "validation_fraction": 0.2}
+    job = create(http, {**asked, "training_file": prompts}, method=told, **native)
+    learned = job["method"]["reinforcement"]
+    assert learned["grader"] == grader
+    assert learned["hyperparameters"].items() >= {**numbers, "eval_samples": 1, "batch_size": 1}.items()
+    spec = spec_of(http, job)
+    assert (spec["task"], spec["grader"], spec["group_size"], spec["evaluate_every"]) == ("reinforcement", grader, 4, 3)
+    assert spec["max_completion_tokens"] == 16
+    del grader["operation"]
+    error = http.post(JOBS, json={**asked, "method": told}).json()["error"]
+    assert error["param"].startswith("method.reinforcement.grader")
+    assert "operation" in error["param"]
+
+
 MISTAKES: list[tuple[dict[str, Any], str | None, str]] = [
     ({"max_lenght": 64}, "max_lenght", "did you mean max_length?"),
     ({"epochs": 3}, "epochs", "it is said by n_epochs here"),
