@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from api.announcing import Announcer
 from api.checking import Checker
 from api.gathering import Gatherer
+from api.generating import ServingProcess
 from api.inspecting import Inspector
 from api.limiting import Buckets, network_of
 from api.reading import EventReader
@@ -48,6 +49,7 @@ class Server:
     reader: EventReader
     inspector: Inspector
     checker: Checker
+    serving: ServingProcess
     stopping: Stopping
     sender: Sender
     holders: Gatherer[str, Holder | None]  # of keys that are shown

@@ -21,6 +21,7 @@ from api.checking import Checker
 from api.collector import collect_forever
 from api.dependencies import Server, find_holders
 from api.gathering import Gatherer
+from api.generating import ServingProcess
 from api.inspecting import Inspector
 from api.limiting import BURST_SECONDS, Buckets
 from api.middleware import Surroundings
@@ -39,6 +40,7 @@ from api.routes import (
     models,
     pipelines,
     projects,
+    trying,
     watching,
     webhooks,
     workers,
@@ -69,7 +71,9 @@ def create_app(config: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         server = make_server(config)
         app.state.server = server
-        running = (server.tail.run(), sweep_forever(server), collect_forever(server), server.sender.run())
+        ends = server.serving.end_with(server.stopping)
+        sends = server.sender.run()
+        running = (server.tail.run(), sweep_forever(server), collect_forever(server), sends, ends)
         tasks = [asyncio.create_task(one) for one in running]
         # What was imported stays: each look through all of it would hold up every watcher for some 0.3 seconds.
         gc.collect()
@@ -105,6 +109,7 @@ def create_app(config: Settings) -> FastAPI:
         fine_tuning_checkpoints,
         models,
         graders,
+        trying,
         pipelines,
         api_keys,
         projects,
@@ -147,6 +152,7 @@ def make_server(config: Settings) -> Server:
         reader=EventReader(database, publisher),
         inspector=Inspector(config),
         checker=Checker(config, database, storage),
+        serving=ServingProcess(config, storage),
         stopping=Stopping(),
         sender=Sender(database, config),
         holders=Gatherer(partial(find_holders, database), name="holders"),
@@ -161,6 +167,7 @@ async def close_server(server: Server) -> None:
     server.stopping.close()
     server.inspector.close()
     server.checker.close()
+    server.serving.close()
     server.submissions.close()
     server.holders.close()
     server.announcer.close()

@@ -117,6 +117,24 @@ class Settings(BaseSettings):
         "tokenizer: what takes longer is read in part.",
     )
     preview_seconds: float = Field(60.0, gt=0, description="Longest that a preview may measure a job's first steps.")
+    serving_models: int = Field(
+        3, ge=1, description="Models that are tried out which stay open; the one used longest ago goes first."
+    )
+    serving_memory_bytes: int = Field(
+        4 * 2**30, gt=0, description="Memory that models which are tried out may take together."
+    )
+    serving_threads: int = Field(1, ge=1, description="CPU threads that try models out.")
+    serving_nice: int = Field(
+        19, ge=0, le=19, description="How far trying models out gives way to all else on the machine; 19: wholly."
+    )
+    serving_device: str = Field("cpu", description="Where models are tried out: cpu, cuda, or cuda:0.")
+    serving_idle_seconds: float = Field(
+        600.0, gt=0, description="How long nobody may ask before the process that tries models out is ended."
+    )
+    serving_queue: int = Field(16, ge=1, description="Answers that are written at once; more are refused for a while.")
+    serving_tokens: int = Field(
+        1024, ge=1, description="Most tokens of a chat's answer, where no other limit is asked."
+    )
     project_max_running_jobs: int = Field(0, ge=0, description="Jobs of a project that may run at once; 0: no limit.")
     project_max_unfinished_jobs: int = Field(
         0, ge=0, description="Jobs of a project that may wait, run or be paused; 0: no limit."

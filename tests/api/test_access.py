@@ -118,7 +118,8 @@ def test_a_role_allows_what_it_says(service: Service, http: httpx.Client, ids: d
         role: http.post("/v1/api_keys", json={"name": role, "role": role}).json()["key"] for role in ("read", "write")
     }
     graders = "/v1/fine_tuning/alpha/graders"
-    reading_posts = {"/v1/jobs/preview", f"{graders}/run", f"{graders}/validate"}
+    trying = ("chat/completions", "completions", "embeddings", "comparisons")
+    reading_posts = {"/v1/jobs/preview", f"{graders}/run", f"{graders}/validate", *(f"/v1/{call}" for call in trying)}
     for role, key in keys.items():
         with service.client(key) as client:
             for method, path in service.schema.operations:

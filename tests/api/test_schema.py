@@ -45,6 +45,7 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
     grader = {"type": "string_check", "name": "is yes", "operation": "eq", "input": "yes", "reference": "yes"}
     for call, more in {"validate": {}, "run": {"model_sample": "yes"}}.items():
         http.post(f"/v1/fine_tuning/alpha/graders/{call}", json={"grader": grader, **more}).raise_for_status()
+    try_out(http)
     with service.client(ADMIN_KEY) as admin:
         start_worker(service)
         for change in ("drain", "resume"):
@@ -109,6 +110,19 @@ def try_webhooks(http: httpx.Client) -> None:
         for path in ("/v1/webhook_endpoints", place):
             http.get(path).raise_for_status()
         http.delete(place).raise_for_status()
+
+
+def try_out(http: httpx.Client) -> None:
+    model = upload(http, llama_zip(), name="tiny.zip", purpose="base-model")["id"]
+    messages = [{"role": "user", "content": "what is the whale?"}]
+    for path, body in (
+        ("chat/completions", {"model": model, "messages": messages}),
+        ("completions", {"model": model, "prompt": "the"}),
+        ("embeddings", {"model": model, "input": "the"}),
+        ("comparisons", {"models": [model, model], "messages": messages}),
+    ):
+        limit = {} if path == "embeddings" else {"max_tokens": 1}
+        http.post(f"/v1/{path}", json={**body, **limit}).raise_for_status()
 
 
 def test_every_methods_example_is_accepted_with_its_own_data(http: httpx.Client) -> None:

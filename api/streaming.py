@@ -1,0 +1,150 @@
+"""Answers as server-sent events while they are written, as the hosted API's clients read them."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from api.completing import Told, chat_logprobs, text_logprobs
+from api.generating import Exchange, Message
+from api.generation_schemas import ChatChunk, ChunkChoice, Delta, TextChoice, TextCompletion, UsageObject
+from api.schemas import Answer
+from core.errors import WeightworksError
+from core.jobs.models import new_id
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass
+class Chunks(ABC):
+    """Makes the chunks of an answer; `choices`: how many each order asks for."""
+
+    model: str
+    choices: int
+    has_usage: bool
+    id: str
+    created: int = field(default_factory=lambda: int(time.time()))
+    sent: dict[int, int] = field(default_factory=dict)  # characters, by choice
+
+    @abstractmethod
+    def of(self, message: Message, index: int) -> list[Answer]:
+        """The chunks that tell of a message, which is about the choice of this index."""
+
+    @abstractmethod
+    def of_usage(self, usage: UsageObject) -> Answer:
+        """The last chunk, if it is asked for."""
+
+
+class ChatChunks(Chunks):
+    """The chunks of a chat: each choice begins with its role."""
+
+    def of(self, message: Message, index: int) -> list[Answer]:
+        """A chunk for each choice as it begins, for what comes to it, and for its end."""
+        if message["type"] == "started":
+            return [self._chunk(index + choice, Delta(role="assistant", content="")) for choice in range(self.choices)]
+        if message["type"] == "finished":
+            choice = ChunkChoice(index=index, delta=Delta(), finish_reason=message["finish_reason"])
+            return [self._of([choice])]
+        if not message["text"] and not message["logprobs"]:
+            return []
+        return [self._chunk(index, Delta(content=message["text"]), message)]
+
+    def of_usage(self, usage: UsageObject) -> Answer:
+        """A chunk of no choice."""
+        return self._of([], usage)
+
+    def _chunk(self, index: int, delta: Delta, message: Message | None = None) -> Answer:
+        logprobs = chat_logprobs([message["logprobs"]]) if message and message["logprobs"] else None
+        return self._of([ChunkChoice(index=index, delta=delta, logprobs=logprobs)])
+
+    def _of(self, choices: list[ChunkChoice], usage: UsageObject | None = None) -> Answer:
+        return ChatChunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
+
+
+class TextChunks(Chunks):
+    """The chunks of a completion."""
+
+    def of(self, message: Message, index: int) -> list[Answer]:
+        """A chunk for what comes to a choice, and for its end."""
+        if message["type"] == "finished":
+            end = TextChoice(index=index, text="", logprobs=None, finish_reason=message["finish_reason"])
+            return [self._of([end])]
+        if message["type"] == "started" or not (message["text"] or message["logprobs"]):
+            return []
+        offset = self.sent.get(index, 0)
+        self.sent[index] = offset + len(message["text"])
+        logprobs = text_logprobs([message["logprobs"]], offset=offset) if message["logprobs"] else None
+        piece = TextChoice(index=index, text=message["text"], logprobs=logprobs, finish_reason=None)
+        return [self._of([piece])]
+
+    def of_usage(self, usage: UsageObject) -> Answer:
+        """A chunk of no choice."""
+        return self._of([], usage)
+
+    def _of(self, choices: list[TextChoice], usage: UsageObject | None = None) -> Answer:
+        return TextCompletion(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
+
+
+def chat_chunks(*, model: str, choices: int, has_usage: bool) -> Chunks:
+    """What makes the chunks of a chat."""
+    return ChatChunks(model, choices, has_usage, id=new_id("chatcmpl"))
+
+
+def text_chunks(*, model: str, choices: int, has_usage: bool) -> Chunks:
+    """What makes the chunks of a completion."""
+    return TextChunks(model, choices, has_usage, id=new_id("cmpl"))
+
+
+class Stream(StreamingResponse):
+    """The events of an exchange, which is closed however they end, also before the first."""
+
+    def __init__(self, exchange: Exchange, events: AsyncIterator[bytes]) -> None:
+        super().__init__(
+            events, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        self._exchange = exchange
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._exchange.close()
+
+
+async def stream(exchange: Exchange, chunks: Chunks) -> Stream:
+    """The answer as a stream; raises what goes wrong before its first event."""
+    try:
+        first = await exchange.next()
+    except BaseException:
+        exchange.close()
+        raise
+    return Stream(exchange, _events(exchange, first, chunks))
+
+
+async def _events(exchange: Exchange, message: Message | None, chunks: Chunks) -> AsyncIterator[bytes]:
+    """Every chunk, then [DONE]; what goes wrong on the way is the last event, and raised by clients."""
+    told = Told()
+    try:
+        while message is not None:
+            index = message["order"] * chunks.choices + message.get("index", 0)
+            told.take(message, index=index)
+            for chunk in chunks.of(message, index):
+                yield _event(chunk.model_dump_json())
+            message = await exchange.next()
+    except WeightworksError as error:
+        yield _event(json.dumps({"error": error.as_dict()}))
+        return
+    if chunks.has_usage:
+        yield _event(chunks.of_usage(told.usage).model_dump_json())
+    yield DONE
+
+
+def _event(text: str) -> bytes:
+    return f"data: {text}\n\n".encode()

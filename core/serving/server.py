@@ -1,0 +1,175 @@
+"""Serves orders: each gets a step in turn, so that a long answer holds nobody up, and models are opened meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from core.data.model_archive import unpack_model_archive
+from core.errors import Unavailable, WeightworksError
+from core.serving.embedding import embed
+from core.serving.generation import Asked, Message, generate
+from core.serving.opening import Opened, language_model, open_model
+from core.serving.shelf import Shelf
+from core.serving.sizes import loading_bytes
+from core.training.memory import is_out_of_memory
+
+
+@dataclass(frozen=True)
+class Options:
+    """How this process serves."""
+
+    device: str
+    models: int
+    memory_bytes: int
+    max_unpacked_bytes: int
+
+
+class Server:
+    """Takes messages from a socket, a JSON object a line, and answers there.
+
+    It is sent `generate` and `embed` orders with an `id` and a `model`, `cancel` with an id, and `placed` or `failed`
+    with a model that it `wanted`. It answers what the order's steps say, and in the end `done` or an `error`; and
+    `closed` once it needs a model's folder no longer.
+    """
+
+    def __init__(self, connection: socket.socket, options: Options) -> None:
+        self._connection = connection
+        self._options = options
+        self._shelf = Shelf(count=options.models, memory_bytes=options.memory_bytes)
+        self._news: SimpleQueue[Message] = SimpleQueue()
+        self._placed: SimpleQueue[Message] = SimpleQueue()
+        self._waiting: dict[str, list[Message]] = {}  # orders by the model that is on its way
+        self._turns: deque[tuple[int, Iterator[list[Message]]]] = deque()
+
+    def run(self) -> None:
+        """Until the process ends with the other end of the socket."""
+        threading.Thread(target=self._listen, daemon=True, name="listener").start()
+        threading.Thread(target=self._open_placed, daemon=True, name="opener").start()
+        while True:
+            self._hear()
+            if self._turns:
+                self._step(*self._turns.popleft())
+
+    def _listen(self) -> None:
+        with self._connection.makefile("rb") as lines:
+            for line in lines:
+                self._news.put(json.loads(line))
+        os._exit(0)
+
+    def _open_placed(self) -> None:
+        while True:
+            self._news.put(self._opened(self._placed.get()))
+
+    def _opened(self, order: Message) -> Message:
+        found: Message = {"type": "opened", "model": order["model"]}
+        try:
+            return {**found, "opened": self._open(order)}
+        except Exception as error:
+            return {**found, "error": told(error)}
+
+    def _open(self, order: Message) -> Opened:
+        folder = _folder(order["place"], max_unpacked_bytes=self._options.max_unpacked_bytes)
+        self._shelf.make_room(loading_bytes(folder))
+        return open_model(folder, device=self._options.device)
+
+    def _hear(self) -> None:
+        """Take what has come; waits for something if there is nothing to do."""
+        try:
+            message = self._news.get(block=not self._turns)
+            while True:
+                self._take(message)
+                message = self._news.get_nowait()
+        except Empty:
+            return
+
+    def _take(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "cancel":
+            self._cancel(message["id"])
+        elif kind == "placed":
+            self._placed.put(message)
+        elif kind in ("opened", "failed"):
+            self._begin_waiting(message)
+        elif (model := self._shelf.get(message["model"])) is not None:
+            self._begin(message, model)
+        else:
+            if message["model"] not in self._waiting:
+                self._say({"type": "wanted", "model": message["model"]})
+            self._waiting.setdefault(message["model"], []).append(message)
+
+    def _begin_waiting(self, message: Message) -> None:
+        key, opened = message["model"], message.get("opened")
+        if opened is not None:
+            self._shelf.put(key, opened)
+        self._say({"type": "closed", "model": key})
+        for order in self._waiting.pop(key, []):
+            if opened is not None:
+                self._begin(order, opened)
+            else:
+                self._say({"type": "error", "id": order["id"], "error": message["error"]})
+
+    def _begin(self, order: Message, model: Opened) -> None:
+        self._turns.append((order["id"], steps_of(order, model)))
+
+    def _cancel(self, number: int) -> None:
+        self._turns = deque(turn for turn in self._turns if turn[0] != number)
+        for orders in self._waiting.values():
+            orders[:] = [order for order in orders if order["id"] != number]
+
+    def _step(self, number: int, steps: Iterator[list[Message]]) -> None:
+        try:
+            for message in next(steps):
+                self._say({**message, "id": number})
+        except StopIteration:
+            self._say({"type": "done", "id": number})
+        except Exception as error:
+            self._say({"type": "error", "id": number, "error": told(error)})
+        else:
+            self._turns.append((number, steps))
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _folder(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Path:
+    """The model's folder, made of what was placed; raises InvalidData or CheckpointDamaged."""
+    if "checkpoint" not in place:
+        folder = Path(place["path"])
+        if "archive" in place:
+            unpack_model_archive(Path(place["archive"]), folder, max_unpacked_bytes=max_unpacked_bytes)
+        return folder
+    from core.restoring import unpack_input  # with it come all methods: few ask for checkpoints
+
+    return unpack_input(place, max_unpacked_bytes=max_unpacked_bytes)
+
+
+def steps_of(order: Mapping[str, Any], model: Opened) -> Iterator[list[Message]]:
+    """The steps of an order; raises its errors at the first."""
+    if order["type"] == "embed":
+        yield from embed(model, order["inputs"], dimensions=order["dimensions"])
+    else:
+        yield from generate(language_model(model), Asked.read(order["asked"]))
+
+
+def told(error: Exception) -> dict[str, Any]:
+    """An error as the API raises it again; what nobody foresaw is printed."""
+    if is_out_of_memory(error):
+        error = Unavailable(
+            "the process that tries models out has too little memory for this now: ask for less at once, or let the "
+            "server have a larger WEIGHTWORKS_SERVING_MEMORY_BYTES",
+            code="out_of_memory",
+        )
+    elif not isinstance(error, WeightworksError):
+        traceback.print_exception(error)
+        error = WeightworksError("the server failed at this; its log says more")
+    return {"class": type(error).__name__, **error.as_dict()}
