@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import Field, StringConstraints, ValidationError, create_model, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from core.graders import Grader
@@ -15,6 +15,7 @@ from core.spec import Frozen, MetadataKey, MetadataValue
 from core.tasks.task import TASKS_OF_SETTING
 
 Auto = Literal["auto"]
+Word = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
 Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Epochs = Annotated[int, Field(strict=True, ge=1, le=50)]
 BatchSize = Annotated[int, Field(strict=True, ge=1, le=256)]
@@ -113,10 +114,10 @@ class Method(Frozen):
 class JobRequest(Frozen):
     """A fine-tuning job; what is not listed in the clients goes into their `extra_body`."""
 
-    model: str = Field(min_length=1, max_length=300, description="Any name of a base or fine-tuned model.")
-    training_file: str = Field(min_length=1, max_length=128, description="Id of the uploaded file to learn from.")
-    validation_file: str | None = Field(None, min_length=1, max_length=128, description="Id of a file to validate on.")
-    suffix: str | None = Field(None, min_length=1, max_length=64, description="A part of the model's name.")
+    model: Word = Field(max_length=300, description="Any name of a base or fine-tuned model.")
+    training_file: Word = Field(max_length=128, description="Id of the uploaded file to learn from.")
+    validation_file: Word | None = Field(None, max_length=128, description="Id of a file to validate on.")
+    suffix: Word | None = Field(None, max_length=64, description="A part of the model's name.")
     seed: int | None = Field(None, ge=0, lt=2**31, description="Same seed, same weights; none: one is drawn.")
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = Field(
         None, description="Up to 16 pairs of text, to find the job by."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,7 +23,8 @@ def fine_tuned_name(job: Job, project_name: str) -> str:
     """`ft:<base>:<project>:<suffix>:<id>`: what the model that the job makes is called."""
     request = job.request or {}
     base = request.get("model") or job.spec.get("base")
-    words = (_base_name(str(base)), _word(project_name), str(request.get("suffix") or ""), job.id.removeprefix("job-"))
+    suffix = _plain(str(request.get("suffix") or ""))
+    words = (_base_name(str(base)), _word(project_name), suffix, job.id.removeprefix("job-"))
     return FINE_TUNED + ":".join(words)
 
 
@@ -36,8 +39,13 @@ def _base_name(base: str) -> str:
 
 
 def _word(name: str) -> str:
-    """Without what separates the parts of a name, or of an address."""
-    return name.rpartition("/")[2].replace(":", "-")
+    """The last part of a path, plain."""
+    return _plain(name.rpartition("/")[2])
+
+
+def _plain(text: str) -> str:
+    """Without what separates the parts of a name, or means something in an address."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def find_named(

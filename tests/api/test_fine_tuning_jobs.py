@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ MISTAKES: list[tuple[dict[str, Any], str | None, str]] = [
     ({"validation_file": "file-no"}, "validation_file", "there is no file 'file-no'"),
     ({"integrations": [{"type": "wandb", "wandb": {"project": "a"}}]}, "integrations", "no integration is served"),
     ({"suffix": "x" * 65}, "suffix", "at most 64"),
+    ({"model": "a\0b"}, "model", "should match pattern"),
     ({"seed": 2**31}, "seed", "less than 2147483648"),
     ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "'auto' or Input should be less than"),
     ({"hyperparameters": {"batch_size": "8"}}, "hyperparameters.batch_size", "a valid integer"),
@@ -212,6 +214,9 @@ def test_events_are_in_its_words_newest_first_or_as_a_stream(
         NewEvent("metrics", data={"step": 1, "values": {"loss": 2.5, "valid_loss": 2.0, "valid_token_accuracy": 0.5}})
     )
     worker.emit(NewEvent("log", "not for everyone"), NewEvent("message", "look out", "warn"))
+    running = http.get(f"{JOBS}/{job}").json()
+    assert running["status"] == "running"
+    assert running["estimated_finish"] == pytest.approx(time.time() + 0.9, abs=60)  # 9 steps, 10 a second
     page = http.get(f"{JOBS}/{job}/events", params={"limit": 2}).json()
     warning, metrics = page["data"]
     assert (warning["type"], warning["level"], warning["message"]) == ("message", "warn", "look out")

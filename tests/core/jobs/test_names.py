@@ -70,6 +70,8 @@ def test_a_name_tells_base_project_suffix_and_job(session: Session) -> None:
 def test_what_is_tuned_again_keeps_the_name_of_its_first_base(session: Session) -> None:
     job = add_job(session, model="ft:tiny:mine:kind:0", suffix=None)
     assert fine_tuned_name(job, "mine") == "ft:tiny:mine::1"
+    job.request = {"model": "org/Tiny (v2)?", "suffix": "a/b: what #1"}
+    assert fine_tuned_name(job, "mine") == "ft:Tiny-v2-:mine:a-b-what-1:1"
     assert fine_tuned_name(Job(id="job-2", spec={"base": "file-1"}), "mine") == "ft:file-1:mine::2"
 
 
