@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import Field, StringConstraints, model_validator
 from torch import nn
 
@@ -21,10 +22,11 @@ from core.networks.adapting import (
 from core.registry import Example, method
 from core.spec import Frozen, fill, refuse
 from core.tasks import KINDS, check_task, open_task
-from core.tasks.task import CHECKPOINTED, WRITING, Task, TuningSpec
+from core.tasks.task import CHECKPOINTED, WRITING, Counted, Task, TuningSpec
 from core.training.batches import Batch, Batches
 from core.training.learning import Learning
 from core.training.run import Run
+from core.training.step_metrics import STEP_METRICS, StepMetrics
 
 LEARNING_RATES = {"full": 1e-4, "gradual": 1e-4, "frozen_encoder": 3e-3, "lora": 1e-3}
 # Of models that write, which are larger, and whose head is not new; a preference moves them further a step.
@@ -135,6 +137,9 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
     layers = depth_groups(network, head=task.head)
     batches = Batches.of(task.examples, spec)
     learning = Learning(network, spec, run, total=len(batches) * spec.updates)
+    told = StepMetrics()
+    if isinstance(task, Counted):
+        run.track(step_metrics=told)
 
     for batch in run.steps(batches):
         set_training_mode(network, task, spec)
@@ -142,7 +147,9 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
             unfreeze(layers, epoch=batch.epoch)
         examples = task.batch(batch.rows, generator=run.generator)
         for _ in range(spec.updates):
-            run.log(loss=learning.descend(examples, task.loss_of, over=task.over(examples)))
+            loss = learning.descend(examples, task.loss_of, over=task.over(examples))
+            run.log(loss=loss)
+        note_step(told, task, examples, loss=loss, run=run)
         if spec.is_validated and is_evaluated(batch, spec):
             learning.validate(task.evaluate)
         if batch.is_epoch_end and spec.task in CHECKPOINTED:
@@ -152,7 +159,25 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
     if spec.strategy == "lora":
         save_adapters(network, run.artifacts / "adapter")
         task.network = merged(network)
-    return {**task.write_results(), **counts}
+    return {**task.write_results(), **counts, **write_steps(told, task, run)}
+
+
+def note_step(told: StepMetrics, task: Task, examples: Any, *, loss: torch.Tensor, run: Run) -> None:
+    """Note a step of a task of tokens, within it, and log how often it was right."""
+    if isinstance(task, Counted):
+        accuracy = task.take_accuracy()
+        told.note(run.step + 1, loss=loss, accuracy=accuracy, tokens=task.tokens_in(examples))
+        run.log(**{task.accuracy: accuracy})
+
+
+def write_steps(told: StepMetrics, task: Task, run: Run) -> dict[str, float]:
+    """Leave every step's metrics among the artifacts; answers how many tokens a task of tokens has learned from."""
+    if not isinstance(task, Counted):
+        return {}
+    series = run.history.series
+    valid = {"valid_loss": "valid_loss", "valid_mean_token_accuracy": f"valid_{task.accuracy}"}
+    told.write(run.artifacts / STEP_METRICS, {name: series.get(ours, []) for name, ours in valid.items()})
+    return {"trained_tokens": float(told.tokens)}
 
 
 def choose_what_learns(task: Task, spec: FineTuningSpec) -> None:

@@ -16,8 +16,12 @@ BLOCK_LOGITS = 2**23  # how many are held at once: 32 MiB in float32
 BLOCK_LOGITS_ON_GPU = 2**27  # most of which would be idle in products of so few rows
 
 
-def next_token_loss(network: nn.Module, batch: PackedBatch, *, head: nn.Linear | None) -> torch.Tensor:
+def next_token_loss(
+    network: nn.Module, batch: PackedBatch, *, head: nn.Linear | None, right: torch.Tensor | None = None
+) -> torch.Tensor:
     """Cross-entropy of a batch's targets, summed, 0-d; `head` is what `vocabulary_head(network)` answers.
+
+    `right`: a 0-d count, to which the targets are added that no other token was likelier than.
 
     `network`: a causal language model of transformers, perhaps with adapters. Positions begin anew with every
     sequence: by that it sees that rows are packed, and attends within sequences only (see `keeps_apart`); with a cache
@@ -27,9 +31,12 @@ def next_token_loss(network: nn.Module, batch: PackedBatch, *, head: nn.Linear |
     is_target = batch.targets != IGNORED
     if head is None:
         logits = network(**inputs).logits[is_target]
+        if right is not None:
+            wanted = logits.detach().gather(1, batch.targets[is_target][:, None])
+            right += (wanted == logits.detach().amax(1, keepdim=True)).sum()
         return functional.cross_entropy(logits.float(), batch.targets[is_target], reduction="sum")
     hidden = decoder(network)(**inputs).last_hidden_state[is_target]
-    return linear_cross_entropy(hidden, head.weight, batch.targets[is_target], bias=head.bias)
+    return linear_cross_entropy(hidden, head.weight, batch.targets[is_target], bias=head.bias, right=right)
 
 
 def token_log_probabilities(
@@ -115,13 +122,23 @@ def keeps_apart(network: Any) -> bool:
 
 
 def linear_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, bias: torch.Tensor | None = None
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    right: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cross-entropy of `hidden @ weight.T + bias` with the targets [n] int64, summed, 0-d; see `linear_loss`."""
+    """Cross-entropy of `hidden @ weight.T + bias` with the targets [n] int64, summed, 0-d; see `linear_loss`.
+
+    `right`: as of `next_token_loss`.
+    """
 
     def judge(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         wanted = targets[rows, None]
-        loss = _to_probabilities(logits, wanted)
+        loss, likeliest = _to_probabilities(logits, wanted)
+        if right is not None:
+            right.add_(likeliest)
         return loss, logits.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=logits.dtype))
 
     return linear_loss(hidden, weight, judge, bias=bias)
@@ -174,13 +191,16 @@ class _LinearLoss(torch.autograd.Function):
         return hidden, weight, bias, None
 
 
-def _to_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The block's summed loss; the logits [block, vocabulary] are overwritten by their softmax."""
+def _to_probabilities(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The block's summed loss, and how many targets nothing was likelier than, which costs nothing beside it.
+
+    The logits [block, vocabulary] are overwritten by their softmax.
+    """
     largest = logits.amax(1, keepdim=True)
     wanted = logits.gather(1, targets)
     sums = logits.sub_(largest).exp_().sum(1, keepdim=True)
     logits.div_(sums)
-    return (sums.log() + largest - wanted).sum()
+    return (sums.log() + largest - wanted).sum(), (wanted == largest).sum()
 
 
 def within_sequences(sequences: torch.Tensor, *, reach: int | None = None) -> torch.Tensor:

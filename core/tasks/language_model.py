@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from core.data.packing import IGNORED, PackedBatch, PackedRows, pack_stream
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, pack_stream
 from core.data.profile import Kind, Profile
 from core.data.text import read_documents
 from core.errors import InvalidData
@@ -107,8 +107,11 @@ class NextTokens:
     ends: Sequence[int]  # tokens that end what the model writes
     head: tuple[str, ...] = ()
     new_parameters: frozenset[str] = frozenset()
+    accuracy: str = "token_accuracy"
 
     def __post_init__(self) -> None:
+        self._right = torch.zeros((), dtype=torch.int64, device=self.run.device)
+        self._asked = torch.zeros((), dtype=torch.int64, device=self.run.device)
         self.vocabulary_head = vocabulary_head(self.network)
         if self.run.step == 0:
             self.show("before training")
@@ -129,8 +132,23 @@ class NextTokens:
 
     def loss_of(self, part: PackedBatch) -> torch.Tensor:
         """Cross-entropy of the next tokens, summed."""
+        self._asked += (part.targets != IGNORED).sum()
+        return self._loss(part, self._right)
+
+    def _loss(self, part: PackedBatch, right: torch.Tensor) -> torch.Tensor:
         with autocast(self.spec.precision, self.run.device):
-            return next_token_loss(self.network, part, head=self.vocabulary_head)
+            return next_token_loss(self.network, part, head=self.vocabulary_head, right=right)
+
+    def take_accuracy(self) -> torch.Tensor:
+        """Part of the targets that were the likeliest token, before the step."""
+        found = self._right / self._asked.clamp(min=1)
+        self._right.zero_()
+        self._asked.zero_()
+        return found
+
+    def tokens_in(self, batch: PackedBatch) -> int:
+        """All that are read, whether or not they are to be predicted."""
+        return int((batch.sequences != NO_SEQUENCE).sum())
 
     def over(self, batch: PackedBatch) -> float:
         """Every token that is to be predicted has a loss."""
@@ -138,15 +156,20 @@ class NextTokens:
 
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float] | None:
-        """Loss a token, and its exponential."""
+        """Loss a token and its exponential, and how often the right token was the likeliest."""
         if self.held_out is None:
             return None
         total = count = 0.0
+        right = torch.zeros((), dtype=torch.int64, device=self.run.device)
         for rows in torch.arange(len(self.held_out)).split(EVALUATION_ROWS):
             batch = self.held_out[rows]
-            total += float(self.loss_of(to_device(batch, self.run.device)))
+            total += float(self._loss(to_device(batch, self.run.device), right))
             count += float((batch.targets != IGNORED).sum())
-        return {"loss": total / count, "perplexity": math.exp(min(total / count, 100.0))}
+        return {
+            "loss": total / count,
+            "perplexity": math.exp(min(total / count, 100.0)),
+            self.accuracy: float(right) / count,
+        }
 
     def show(self, when: str) -> None:
         """Let people read what the model writes now."""

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from core.data.conversations import Preference, read_preferences
-from core.data.packing import IGNORED, PackedBatch, PackedRows
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData
 from core.networks.chat_template import Rendered, give_template
@@ -86,8 +86,10 @@ class PreferenceTask:
     held_out: Pairs | None
     head: tuple[str, ...] = ()
     new_parameters: frozenset[str] = frozenset()
+    accuracy: str = "reward_accuracy"
 
     def __post_init__(self) -> None:
+        self._right = torch.zeros(2, device=self.run.device)  # and of how many
         if self.run.step == 0 and (found := self.evaluate()) is not None:
             self.run.report(**{f"valid_{name}": value for name, value in found.items()})
 
@@ -109,7 +111,19 @@ class PreferenceTask:
         losses = preference_losses(
             chosen, rejected, part.reference, beta=self.spec.beta, smoothing=self.spec.label_smoothing
         )
+        is_right = (chosen - rejected).detach() > part.reference[:, 0] - part.reference[:, 1]
+        self._right += torch.stack([is_right.sum(), is_right.new_tensor(len(is_right), dtype=torch.int64)])
         return losses.sum()
+
+    def take_accuracy(self) -> torch.Tensor:
+        """Part of the pairs whose better answer had gained more on the base than the worse, before the step."""
+        found = self._right[0] / self._right[1].clamp(min=1)
+        self._right.zero_()
+        return found
+
+    def tokens_in(self, batch: PairBatch) -> int:
+        """Those of both conversations."""
+        return sum(int((side.sequences != NO_SEQUENCE).sum()) for side in (batch.chosen, batch.rejected))
 
     def log_probabilities(self, part: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the chosen and of the rejected answers, [pairs] each."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from core.data.packing import IGNORED, PackedBatch, PackedRows
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows
 from core.data.profile import Kind, Profile
 from core.data.prompts import GradedPrompt, read_prompts
 from core.errors import InvalidData, InvalidSpec
@@ -79,8 +79,10 @@ class ReinforcementTask:
     held_out: Sequence[Prompt]
     head: tuple[str, ...] = ()
     new_parameters: frozenset[str] = frozenset()
+    accuracy: str = "reward"
 
     def __post_init__(self) -> None:
+        self._reward = torch.zeros(())
         self.vocabulary_head = vocabulary_head(self.network)
         self.base_head = self.vocabulary_head if self.base is None else vocabulary_head(self.base)
         self.ends = ends_of_turn(self.model.tokenizer)
@@ -106,6 +108,7 @@ class ReinforcementTask:
         written = self.completions(prompts, count=size, temperature=self.spec.temperature)
         rewards = torch.tensor([each.grade.reward for each in written]).view(-1, size)
         self._log(written, rewards)
+        self._reward = rewards.mean()
         rows_of = [(prompt, each) for place, each in enumerate(written) for prompt in [prompts[place // size]]]
         packed = _packed(rows_of, pad_token=self.model.tokenizer.pad_token_id or 0)
         old = (
@@ -146,6 +149,14 @@ class ReinforcementTask:
     def over(self, batch: Rollout) -> float:
         """Every token that was written has a loss."""
         return float((batch.packed.targets != IGNORED).sum())
+
+    def take_accuracy(self) -> torch.Tensor:
+        """The mean reward of the last batch."""
+        return self._reward
+
+    def tokens_in(self, batch: Rollout) -> int:
+        """Those of prompts and of completions."""
+        return int((batch.packed.sequences != NO_SEQUENCE).sum())
 
     def evaluate(self) -> Mapping[str, float] | None:
         """The mean reward of the likeliest completions, its negative as the loss, and how many tokens they have."""
@@ -201,7 +212,6 @@ class ReinforcementTask:
         failed = torch.tensor([float(each.grade.failure is not None) for each in written])
         deviations = rewards.std(1)
         self.run.log(
-            reward=rewards.mean(),
             reward_std=deviations.mean(),
             without_signal=(deviations == 0).float().mean(),
             completion_length=lengths.mean(),

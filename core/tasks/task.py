@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
+import torch
 from pydantic import Field, StringConstraints, model_validator
 
 from core.data.profile import Kind, Profile
@@ -215,6 +216,19 @@ class Task(Lesson, Protocol):
 
     def freeze(self, *, is_head_alone: bool) -> None:
         """The encoder will not change; where only the head learns, its answers may be remembered."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A task of tokens: each of its steps is told, and how many tokens were learned from."""
+
+    accuracy: str  # the metric that says how often it is right
+
+    def tokens_in(self, batch: Any) -> int:
+        """The tokens of a batch, padding left out."""
+
+    def take_accuracy(self) -> torch.Tensor:
+        """How often `loss_of` found it right since this was last asked, 0-d, on the device."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from core.errors import InvalidData
 from core.networks.chat_template import render
 from core.registry import Example
 from core.tasks import chat, language_model, preference
+from core.training.parts import parts
 from core.training.run import Run
 from core.training.tagging_scores import entities, entity_scores, marks_entities
 from core.training.translation_scores import bleu, chrf
@@ -61,6 +62,48 @@ def test_chat_learns_the_mean_over_all_tokens_of_answers_packed_or_not(tmp_path:
     lines = [json.loads(line) for line in (tmp_path / "data").read_text().splitlines()]
     slow = [loss for line in lines for loss in slow_losses(llama, *render(tokenizer, line["messages"])[0])]
     assert found == pytest.approx([sum(slow) / len(slow)] * 2, rel=1e-4)
+
+
+CHATML = "<|im_start|>{role}\n{content}<|im_end|>\n"
+
+
+def test_loss_and_accuracy_of_a_conversation_are_those_of_plain_transformers(tmp_path: Path, llama: Path) -> None:
+    turns = [("system", "be brief."), ("user", "the dog?"), ("assistant", "it eats."), ("user", "a cat?")]
+    messages = [{"role": role, "content": content} for role, content in [*turns, ("assistant", "a small cat sleeps.")]]
+    messages[2]["weight"] = 0  # type: ignore[assignment]
+    (tmp_path / "data").write_text(json.dumps({"messages": messages}) + "\n")
+    task, _ = opened("chat", tmp_path, llama)
+    batch = task.batch(torch.tensor([0]), generator=torch.Generator())
+    loss = float(task.loss_of(batch).detach()) / task.over(batch)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    asked = "".join(CHATML.format(**message) for message in messages[:-1]) + "<|im_start|>assistant\n"
+    prompt, answer = (tokenizer(text)["input_ids"] for text in (asked, messages[-1]["content"] + "<|im_end|>"))
+    tokens = torch.tensor([prompt + answer])
+    labels = tokens.clone()
+    labels[:, : len(prompt)] = -100
+    network = transformers.AutoModelForCausalLM.from_pretrained(llama).eval()
+    with torch.no_grad():
+        found = network(input_ids=tokens, labels=labels)
+    assert loss == pytest.approx(float(found.loss), rel=1e-5)
+    right = found.logits[0, len(prompt) - 1 : -1].argmax(1) == tokens[0, len(prompt) :]
+    assert float(task.take_accuracy()) == pytest.approx(float(right.float().mean()))
+    assert task.tokens_in(batch) == tokens.numel() + 1  # the newline behind the last turn is read, and not learned
+
+
+def test_accuracies_of_a_step_are_those_of_the_likeliest_tokens(tmp_path: Path, llama: Path) -> None:
+    examples.write_text(tmp_path / "data", documents=20)
+    task, _ = opened("language_model", tmp_path, llama, max_length=32)
+    batch = task.batch(torch.arange(task.examples), generator=torch.Generator())
+    is_target = batch.targets != IGNORED
+    with torch.no_grad():
+        logits = task.network(input_ids=batch.tokens, position_ids=batch.positions, use_cache=False).logits[is_target]
+    truth = float((logits.argmax(1) == batch.targets[is_target]).float().mean())
+    for head in (task.vocabulary_head, None):  # in blocks, and all at once
+        task.vocabulary_head = head
+        for part in parts(batch, 3):
+            task.loss_of(part)
+        assert float(task.take_accuracy()) == pytest.approx(truth)
+    assert task.tokens_in(batch) == len(task.training.tokens)
 
 
 def test_a_language_model_learns_each_token_of_a_document_and_its_end(tmp_path: Path, llama: Path) -> None:

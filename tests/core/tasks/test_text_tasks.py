@@ -140,6 +140,29 @@ def test_learns(task: str, finished: tuple[Path, Recorder, Outcome]) -> None:
     assert (reached - first[case.metric]) * case.at_least > 0
 
 
+def test_each_step_is_told_in_a_file(finished: tuple[Path, Recorder, Outcome], task: str) -> None:
+    folder, recorder, outcome = finished
+    path = folder / "artifacts" / "step_metrics.csv"
+    if task not in ("language_model", "chat", "preference"):
+        assert not path.exists()
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+    rows = [line.split(",") for line in lines[1:]]
+    assert [row[0] for row in rows] == [str(step) for step in range(1, len(rows) + 1)]
+    assert all(float(row[1]) > 0 and 0 <= float(row[2]) <= 1 for row in rows)
+    assert float(rows[-1][2]) > float(rows[0][2])
+    accuracy = "valid_reward_accuracy" if task == "preference" else "valid_token_accuracy"
+    validated = {step: values for step, values in recorder.metrics_seen if step and accuracy in values}
+    assert {int(row[0]) for row in rows if row[4]} == set(validated)
+    for step, values in validated.items():
+        assert [float(cell) for cell in rows[step - 1][3:]] == pytest.approx(
+            [values["valid_loss"], values[accuracy]], rel=1e-4
+        )
+    assert any(accuracy.removeprefix("valid_") in values for _, values in recorder.metrics_seen)
+    assert outcome.metrics[accuracy] == pytest.approx(validated[len(rows)][accuracy], abs=1e-6)
+
+
 def test_people_see_what_it_writes(task: str, finished: tuple[Path, Recorder, Outcome]) -> None:
     _, recorder, _ = finished
     texts = [sample.path.read_text() for sample in recorder.samples]
@@ -181,13 +204,21 @@ def test_same_seed_same_weights_and_resumed_it_ends_the_same(
     task: str, strategy: str, inputs: dict[str, Path], tmp_path: Path
 ) -> None:
     example = example_of(task, strategy=strategy, epochs=None, steps=4)
-    run_example(example, tmp_path / "whole", inputs=inputs)
+    undisturbed = run_example(example, tmp_path / "whole", inputs=inputs)
+    assert undisturbed is not None
     recorder, control = Recorder(), RequestAfter("interrupt", steps=2)
     assert run_example(example, tmp_path / "1", inputs=inputs, recorder=recorder, control=control) is None
-    assert run_example(example, tmp_path / "2", inputs=inputs, resume=recorder.checkpoints[-1].path) is not None
+    resume = recorder.checkpoints[-1].path
+    outcome = run_example(example, tmp_path / "2", inputs=inputs, resume=resume)
+    assert outcome is not None
     whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "2")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    assert outcome.metrics.get("trained_tokens") == undisturbed.metrics.get("trained_tokens")
+    told = [folder / "artifacts" / "step_metrics.csv" for folder in (tmp_path / "whole", tmp_path / "2")]
+    assert told[0].exists() == (task in ("language_model", "chat", "preference"))
+    if told[0].exists():
+        assert told[0].read_bytes() == told[1].read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
