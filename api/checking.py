@@ -31,7 +31,7 @@ AT_ONCE = 2
 REMEMBERED = 256  # what was found, and refused
 BASES = 16  # whose tokenizers are kept
 STARTING_SECONDS = 60  # beyond those of reading: to open a base, however busy the machine is
-SETTINGS = ("task", "max_length", "too_long", "duplicates")  # what of a spec makes a difference
+SETTINGS = {"task", "max_length", "too_long", "duplicates", "grader"}  # what of a spec makes a difference
 
 Inputs = Mapping[str, Input]
 
@@ -96,7 +96,7 @@ class Checker:
 
     def _findings(self, spec: MethodSpec, found: Inputs, *, examples: int) -> Findings:
         """From memory, from whoever is reading the same just now, or by reading; raises what is to be told."""
-        settings = {name: getattr(spec, name) for name in SETTINGS}
+        settings = spec.model_dump(mode="json", include=SETTINGS)
         key = _key_of({**settings, **{name: _identity(one) for name, one in found.items()}})
         with self._lock:
             known = self._known.get(key)

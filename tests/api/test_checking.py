@@ -204,6 +204,19 @@ def test_a_model_that_a_job_made_reads_as_it_was_left(
     assert "64 fit" in error["message"]
 
 
+def test_prompts_are_checked_by_the_grader_of_each_submission(http: httpx.Client, base: str) -> None:
+    prompts = [{"messages": one["messages"][:1], "answer": str(number)} for number, one in enumerate(GOOD)]
+    del prompts[7]["answer"]
+    dataset = send(http, prompts)
+    grader = {"type": "string_check", "name": "same", "input": "{{sample.output_text}}", "operation": "eq"}
+    learned = {"task": "reinforcement", "max_completion_tokens": 8}
+    by_constant, by_answer = {**grader, "reference": "yes"}, {**grader, "reference": "{{item.answer}}"}
+    made = http.post("/v1/jobs", json=spec(base, dataset, **learned, grader=by_constant))
+    assert made.status_code == 202, made.text
+    error = refused(http, spec(base, dataset, **learned, grader=by_answer))
+    assert [problem["where"] for problem in error["problems"]] == ["line 8"]
+
+
 def test_what_was_checked_is_remembered(service: Service, http: httpx.Client, base: str) -> None:
     """The process that checks is stopped: whoever asked it would not be answered."""
     body = spec(base, send(http, [*GOOD, chat("Again?", "Again.")]))
