@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from api.presenting import finite
+from api.fine_tuning.events import metrics_in_its_words
 from api.schemas import Answer
 from core.jobs.models import Checkpoint, CheckpointPermission, Job
 from core.jobs.names import checkpoint_name
@@ -54,21 +54,15 @@ def checkpoint_object(row: Checkpoint, job: Job, *, project: str) -> FineTuningC
         fine_tuned_model_checkpoint=checkpoint_name(job, project, row.step),
         fine_tuning_job_id=job.id,
         step_number=row.step,
-        metrics=_metrics(row.step, finite(row.metrics)),
+        metrics=_metrics(row.step, row.metrics),
     )
 
 
-def _metrics(step: int, known: Mapping[str, float | None]) -> CheckpointMetrics:
-    valid_loss, valid_accuracy = known.get("valid_loss"), known.get("valid_token_accuracy")
-    return CheckpointMetrics(
-        step=step,
-        train_loss=known.get("loss"),
-        train_mean_token_accuracy=known.get("token_accuracy"),
-        valid_loss=valid_loss,
-        valid_mean_token_accuracy=valid_accuracy,
-        full_valid_loss=valid_loss,
-        full_valid_mean_token_accuracy=valid_accuracy,
-    )
+def _metrics(step: int, known: Mapping[str, Any]) -> CheckpointMetrics:
+    told = metrics_in_its_words(known)
+    words = {name: told.get(name) for name in CheckpointMetrics.model_fields if not name.startswith("full_")}
+    whole = {f"full_{name}": told.get(name) for name in ("valid_loss", "valid_mean_token_accuracy")}
+    return CheckpointMetrics(**{**words, **whole, "step": step})
 
 
 def permission_object(row: CheckpointPermission) -> PermissionObject:

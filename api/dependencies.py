@@ -32,6 +32,7 @@ from core.settings import Settings
 from core.storage import Storage
 
 if TYPE_CHECKING:
+    from api.fetching import Fetcher
     from api.schemas import JobObject
     from api.submitting import Submission
 
@@ -48,6 +49,7 @@ class Server:
     tail: Tail
     reader: EventReader
     inspector: Inspector
+    fetcher: Fetcher
     checker: Checker
     serving: ServingProcess
     stopping: Stopping

@@ -14,12 +14,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
 
 from api import problems, uploads
 from api.announcing import Announcer
 from api.checking import Checker
 from api.collector import collect_forever
 from api.dependencies import Server, find_holders
+from api.fetching import Fetcher
 from api.gathering import Gatherer
 from api.generating import ServingProcess
 from api.inspecting import Inspector
@@ -37,6 +39,7 @@ from api.routes import (
     health,
     jobs,
     methods,
+    model_fetches,
     models,
     pipelines,
     projects,
@@ -107,6 +110,7 @@ def create_app(config: Settings) -> FastAPI:
         artifacts,
         fine_tuning,
         fine_tuning_checkpoints,
+        model_fetches,
         models,
         graders,
         trying,
@@ -151,6 +155,7 @@ def make_server(config: Settings) -> Server:
         tail=Tail(config.redis_url),
         reader=EventReader(database, publisher),
         inspector=Inspector(config),
+        fetcher=Fetcher(),
         checker=Checker(config, database, storage),
         serving=ServingProcess(config, storage),
         stopping=Stopping(),
@@ -165,6 +170,7 @@ def make_server(config: Settings) -> Server:
 async def close_server(server: Server) -> None:
     """Say what is still to be said, then close all connections."""
     server.stopping.close()
+    await run_in_threadpool(server.fetcher.close)
     server.inspector.close()
     server.checker.close()
     server.serving.close()

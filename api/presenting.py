@@ -115,7 +115,7 @@ def _job_object(job: Job, details: Details, lineage: dict[str, Any]) -> schemas.
         attempts=[_attempt_object(row) for row in details.attempts],
         cancel_requested=job.cancel_requested,
         pause_requested=job.pause_requested,
-        error=None if job.error is None else _error_object(job.error),
+        error=None if job.error is None else error_object(job.error),
         lineage=lineage,
         model=details.model.id if details.model else None,
         pipeline=job.pipeline_id,
@@ -123,7 +123,8 @@ def _job_object(job: Job, details: Details, lineage: dict[str, Any]) -> schemas.
     )
 
 
-def _error_object(error: Mapping[str, Any]) -> schemas.ErrorObject:
+def error_object(error: Mapping[str, Any]) -> schemas.ErrorObject:
+    """Why something failed, as its row has it."""
     known = schemas.ErrorObject.model_fields
     return schemas.ErrorObject(**{name: value for name, value in error.items() if name in known})
 

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from core.catalog import spec_error
-from core.errors import InvalidRequest, NotFound, TooLarge, TooManyRequests, Unavailable, WeightworksError
+from core.errors import BeingFetched, InvalidRequest, NotFound, TooLarge, TooManyRequests, Unavailable, WeightworksError
 from core.jobs.database import AWAY
 from core.storage import refusal_of
 
@@ -43,7 +43,7 @@ def install(app: FastAPI) -> None:
 
 def respond(error: WeightworksError, headers: Mapping[str, str] | None = None) -> Response:
     """The error as a response."""
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | BeingFetched):
         milliseconds = math.ceil(1000 * error.retry_after)  # which the openai client obeys first
         waiting = {"retry-after": str(math.ceil(error.retry_after)), "retry-after-ms": str(milliseconds)}
         headers = {**waiting, **(headers or {})}
@@ -57,7 +57,7 @@ def _envelope(status: int, error: Mapping[str, Any], headers: Mapping[str, str] 
     if status == HTTPStatus.UNAUTHORIZED:
         added["www-authenticate"] = "Bearer"
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        added["retry-after"] = "2"
+        added.setdefault("retry-after", "2")
     kind = _ClosingResponse if status in UNREAD else JSONResponse
     return kind({"error": error}, status_code=status, headers=added)
 

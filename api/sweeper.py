@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
+from core.jobs import fetches
 from core.jobs.leases import Suspect, held_leases, suspect_leases, sweep_expired
 from core.jobs.quotas import Quotas
 from core.jobs.waiting import waiting_devices
@@ -75,6 +76,7 @@ def sweep_once(server: Server, looks: Looks) -> None:
     if lost:
         _take_back(server, lost)
     older_than, defaults = server.settings.sweep_seconds, Quotas.of_server(server.settings)
+    _fail_lost_fetches(server)
     with server.database.read() as session:
         devices = waiting_devices(session, older_than=older_than, limit=MOST_WAKES, defaults=defaults)
         is_any_gone = has_gone_workers(session, beat_seconds=server.settings.renew_seconds)
@@ -90,3 +92,11 @@ def _take_back(server: Server, lost: Sequence[Suspect]) -> None:
     with server.database.write() as session:
         sweep_expired(session, lost, said)
     server.announce(session)
+
+
+def _fail_lost_fetches(server: Server) -> None:
+    with server.database.read() as session:
+        if not fetches.has_lost(session):
+            return
+    with server.database.write() as session:
+        fetches.fail_lost(session)

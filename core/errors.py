@@ -14,6 +14,7 @@ WeightworksError
 ├── TooManyRequests           429  later, as `retry-after` says
 │   └── QuotaReached          429  the project has as much going on at once as it may have
 ├── Unavailable               503  database, Redis or storage cannot be reached
+│   ├── BeingFetched          503  the model is on its way from the hub: later, as `retry-after` says
 │   └── StorageFull           507  no space is left for this
 └── TrainingFailed            500  a run that cannot go on
     └── CheckpointDamaged     500  a checkpoint whose hash or content is wrong
@@ -170,6 +171,16 @@ class Unavailable(WeightworksError):
 
     status = 503
     code = "unavailable"
+
+
+class BeingFetched(Unavailable):
+    """The model is on its way from a hub; the request may be made again after `retry_after` seconds."""
+
+    code = "model_being_fetched"
+
+    def __init__(self, message: str, *, retry_after: float, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.retry_after = retry_after
 
 
 class StorageFull(Unavailable):

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         2.0, ge=0, description="Pause after the first failed attempt; it doubles with each, up to a minute."
     )
     max_upload_bytes: int = Field(64 * 2**30, gt=0, description="Largest file that may be uploaded.")
+    hub_url: str | None = Field(
+        None, description="The hub that base models are fetched from by name: https://...; none: nothing is fetched."
+    )
+    hub_token: SecretStr | None = Field(None, description="A token for what the hub does not give to everybody.")
+    hub_seconds: float = Field(21600.0, gt=0, description="Longest that fetching a model may take.")
     max_part_bytes: int = Field(64 * 2**20, gt=0, description="Largest part of an upload in parts.")
     upload_expiry_seconds: float = Field(86400.0, gt=0, description="How long an upload in parts may take.")
     collect_seconds: float = Field(600.0, gt=0, description="How often each API process removes what may go.")
@@ -183,6 +188,13 @@ class Settings(BaseSettings):
         if scheme == "s3" and not rest.partition("/")[0]:
             raise ValueError("name the bucket: s3://BUCKET, or s3://BUCKET/PREFIX")
         return url
+
+    @field_validator("hub_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+            raise ValueError("a hub is an address: https://HOST")
+        return None if url is None else url.rstrip("/")
 
     @property
     def storage_path(self) -> Path:

@@ -7,12 +7,13 @@ import secrets
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
+from api.fetching import fetch_for_job
 from api.fine_tuning.automatic import DataSize
 from api.fine_tuning.requests import JobRequest
 from api.fine_tuning.translating import in_its_words, translate
 from api.idempotency import Envelope
 from api.submitting import Submission
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, NotFound
 from core.jobs.inputs import get_file
 from core.jobs.models import Checkpoint, File, TrainedModel
 from core.jobs.names import find_named
@@ -39,8 +40,8 @@ async def create_job(server: Server, envelope: Envelope, asked: JobRequest) -> s
 
 def _look_up(server: Server, project_id: str, asked: JobRequest) -> tuple[File | TrainedModel | Checkpoint, int]:
     """The model to start from, and how many examples there are to learn from. Raises NotFound."""
+    base = _base(server, project_id, asked.model)
     with server.database.read() as session:
-        base = find_named(session, project_id, asked.model)
         file = get_file(session, project_id, asked.training_file, param="training_file")
     return base, max(1, (file.profile or {}).get("examples", 1))
 
@@ -51,3 +52,13 @@ def _size(asked: JobRequest, examples: int, tokens: int | None = None) -> DataSi
     learned = max(1, round(examples * (1 - held_out)))
     share = None if tokens is None else round(tokens * learned / examples)
     return DataSize(learned, share, row_tokens=asked.native.get("max_length") or MAX_TOKENS)
+
+
+def _base(server: Server, project_id: str, name: str) -> File | TrainedModel | Checkpoint:
+    """The model of that name; one that only the hub has is fetched first: raises BeingFetched, or NotFound."""
+    try:
+        with server.database.read() as session:
+            return find_named(session, project_id, name)
+    except NotFound:
+        fetch_for_job(server, project_id, name, param="model")
+        raise

@@ -8,12 +8,22 @@ import httpx
 import pytest
 
 from tests.api.service import Service, new_project, serving
+from tests.hub import TOKEN, Hub
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Service]:
-    """The API that most tests share; each has a project of its own."""
-    with serving(tmp_path_factory.mktemp("api"), redis_url, 2) as service:
+def hub() -> Iterator[Hub]:
+    """A hub of no models."""
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str, hub: Hub) -> Iterator[Service]:
+    """The API that most tests share; each has a project of its own. It may fetch from the hub."""
+    allowed = {"WEIGHTWORKS_HUB_URL": hub.url, "WEIGHTWORKS_HUB_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}
+    with serving(tmp_path_factory.mktemp("api"), redis_url, 2, **allowed) as service:
         yield service
 
 

@@ -51,6 +51,7 @@ def ids(http: httpx.Client, service: Service) -> dict[str, str]:
         "path": "model.safetensors",
         "fine_tuned_model_checkpoint": listed(http, tuned.job_id)["data"][0]["fine_tuned_model_checkpoint"],
         "permission_id": "perm-1",
+        "fetch_id": "fetch-1",
         "key_id": http.post("/v1/api_keys", json={"name": "extra", "role": "read"}).json()["id"],
         "name": "pca",
         "worker_id": start_worker(service),

@@ -61,6 +61,9 @@ def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Serv
     http.post(f"/v1/jobs/{waiting}/retry").raise_for_status()
     http.post(f"/v1/jobs/{waiting}/cancel").raise_for_status()
     share_a_checkpoint(http, service)
+    fetch = http.post("/v1/models", json={"name": "nobody/nothing"}).raise_for_status().json()["id"]
+    for path in ("model_fetches", f"model_fetches/{fetch}"):
+        http.get(f"/v1/{path}").raise_for_status()
     for path in (
         f"jobs/{job}/checkpoints/{checkpoint}",
         f"models/{model}",

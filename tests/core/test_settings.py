@@ -26,7 +26,8 @@ def test_the_table_says_what_the_code_says() -> None:
 def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {int: "7", float: "7", bool: "false"}
     for name, field in Settings.model_fields.items():
-        monkeypatch.setenv(f"WEIGHTWORKS_{name.upper()}", values.get(field.annotation, f"postgresql:/{name}"))
+        text = "https://hub" if name == "hub_url" else f"postgresql:/{name}"
+        monkeypatch.setenv(f"WEIGHTWORKS_{name.upper()}", values.get(field.annotation, text))
     read = Settings()
     assert (read.lease_seconds, read.max_attempts, read.storage_url) == (7.0, 7, "postgresql:/storage_url")
     assert not read.s3_redirects
@@ -39,6 +40,13 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
 def test_a_storage_that_names_no_place_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("WEIGHTWORKS_STORAGE_URL", url)
     with pytest.raises(ValueError, match=r"s3://BUCKET"):
+        Settings()
+
+
+@pytest.mark.parametrize("url", ["hub.example", "ftp://hub.example", "https://", "file:///models"])
+def test_a_hub_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("WEIGHTWORKS_HUB_URL", url)
+    with pytest.raises(ValueError, match=r"https://HOST"):
         Settings()
 
 

@@ -1,0 +1,236 @@
+"""Has base models fetched from the hub that the settings name, each by a process of its own; see core/hub.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from api import intake
+from api.dependencies import Server
+from core.environment import hub_environment
+from core.errors import BeingFetched, NotFound, WeightworksError
+from core.jobs import fetches
+from core.jobs.database import AWAY, read_clock
+from core.jobs.fetches import FAILED, FETCHING, READY
+from core.jobs.files import BASE_MODEL
+from core.jobs.models import File, ModelFetch
+from core.storage import refusal_of
+
+ROOT = Path(__file__).parents[1]
+AT_ONCE = 2
+BEAT_SECONDS, LOOK_SECONDS = 5.0, 0.2
+FRESH_SECONDS = 60  # a failure this young is told again, instead of trying again
+SOONEST, LATEST = 10, 60  # seconds after which a client is to ask again
+
+log = logging.getLogger("weightworks.api")
+
+
+class FetchError(WeightworksError):
+    """Why a model could not be fetched, as the process told it."""
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        super().__init__(told["message"], param=told["param"], code=told["code"])
+        self._told = dict(told)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the process said."""
+        return self._told
+
+
+class Fetcher:
+    """Threads that have models fetched, two at once; each writes what comes of its fetch."""
+
+    def __init__(self) -> None:
+        self._turns = threading.Semaphore(AT_ONCE)
+        self._closing = threading.Event()
+        self._threads: set[threading.Thread] = set()
+
+    def fetch(self, server: Server, project_id: str, *, name: str, revision: str) -> str:
+        """Begin to fetch a model, unless it is on its way or here; answers the fetch's id.
+
+        Raises NotFound where the settings name no hub, and QuotaUsedUp.
+        """
+        refuse_without_hub(server, name)
+        intake.refuse_when_full(server, project_id)
+        with server.database.write() as session:
+            fetches.fail_lost(session)
+            last = fetches.last_fetch(session, project_id, name=name, revision=revision)
+            if last is not None and last.status in (FETCHING, READY):
+                return last.id
+            fetch = fetches.add_fetch(session, project_id, name=name, revision=revision)
+            session.flush()
+            session.expunge(fetch)
+        thread = threading.Thread(target=self._run, args=(server, fetch), name=f"fetch-{fetch.id}", daemon=True)
+        self._threads = {one for one in self._threads if one.is_alive()} | {thread}
+        thread.start()
+        return fetch.id
+
+    def close(self) -> None:
+        """End what is being fetched: it is said to have failed, and what has come is kept for another try."""
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, server: Server, fetch: ModelFetch) -> None:
+        try:
+            self._fetch(server, fetch)
+            return
+        except WeightworksError as told:
+            error = told
+        except Exception as failure:
+            log.exception("the fetch of %s failed", fetch.name)
+            error = refusal_of(failure) or WeightworksError("the server failed to fetch it; its log says more")
+        with suppress(*AWAY), server.database.write() as session:
+            fetches.end_fetch(session, fetch.id, error=error)
+
+    def _fetch(self, server: Server, fetch: ModelFetch) -> None:
+        ends_at = time.monotonic() + server.settings.hub_seconds
+        with _beating(server, fetch.id):
+            while not self._turns.acquire(timeout=LOOK_SECONDS):
+                self._check(server, ends_at)
+            try:
+                with server.storage.incoming_file() as (archive, _):
+                    answer = self._ask(server, fetch, archive, ends_at)
+                    whole = intake.Whole(fetches.filename_of(fetch), BASE_MODEL, answer["bytes"], answer["sha256"])
+                    done = partial(_done, fetch.id)
+                    intake.take_in(server, fetch.project_id, archive, whole, note=done)
+            finally:
+                self._turns.release()
+
+    def _ask(self, server: Server, fetch: ModelFetch, archive: Path, ends_at: float) -> dict[str, Any]:
+        """What the process answers; it is ended where it takes too long, or the server ends."""
+        settings = server.settings
+        model = hashlib.sha256(f"{settings.hub_url} {fetch.name}@{fetch.revision}".encode()).hexdigest()[:24]
+        folder = server.storage.incoming / f"hub-{model}"
+        order = {
+            "name": fetch.name,
+            "revision": fetch.revision,
+            "url": settings.hub_url,
+            "token": None if settings.hub_token is None else settings.hub_token.get_secret_value(),
+            "folder": str(folder),
+            "archive": str(archive),
+            "max_bytes": settings.max_upload_bytes,
+            "parent": os.getpid(),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "core.hub"],
+            cwd=ROOT,
+            env=hub_environment(os.environ, url=str(settings.hub_url), home=folder / ".home"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        told: str | None = json.dumps(order)
+        try:
+            while True:
+                try:
+                    return _understood(process.communicate(told, timeout=LOOK_SECONDS)[0])
+                except subprocess.TimeoutExpired:
+                    told = None  # it has it
+                self._check(server, ends_at)
+        finally:
+            process.kill()
+            process.communicate()
+
+    def _check(self, server: Server, ends_at: float) -> None:
+        """Raise why it is not to go on."""
+        if self._closing.is_set():
+            raise WeightworksError("the server was stopped: ask again", code="fetch_lost")
+        if time.monotonic() >= ends_at:
+            raise WeightworksError(
+                f"it has not come within {server.settings.hub_seconds:g} seconds: ask again, which goes on from there, "
+                "or raise WEIGHTWORKS_HUB_SECONDS",
+                code="hub_too_slow",
+            )
+
+
+@contextmanager
+def _beating(server: Server, fetch_id: str) -> Iterator[None]:
+    """Say again and again that it is being fetched, until the block ends."""
+    is_over = threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(BEAT_SECONDS):
+            with suppress(*AWAY), server.database.write() as session:
+                fetches.keep_fetch(session, fetch_id)
+
+    thread = threading.Thread(target=beat, name=f"beat-{fetch_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _done(fetch_id: str, session: Session, file: File) -> None:
+    fetches.end_fetch(session, fetch_id, file=file)
+
+
+def _understood(answer: str) -> dict[str, Any]:
+    last = answer.strip().rpartition("\n")[2]
+    if not last:
+        raise WeightworksError("what fetches it crashed; the server's log says more")
+    told: dict[str, Any] = json.loads(last)
+    if "error" in told:
+        raise FetchError(told["error"])
+    return told
+
+
+def refuse_without_hub(server: Server, name: str) -> None:
+    """Raise NotFound, with the cure, where the settings name no hub."""
+    if server.settings.hub_url is None:
+        raise NotFound(
+            f"'{name}' is not here, and this server fetches nothing: upload it (purpose '{BASE_MODEL}', a zip of its "
+            "folder), or have whoever runs the server set WEIGHTWORKS_HUB_URL",
+            param="name",
+            code="hub_not_allowed",
+        )
+
+
+def fetch_for_job(server: Server, project_id: str, name: str, *, param: str) -> None:
+    """Where `name` may be a hub's model that is not here yet: have it fetched, and raise BeingFetched.
+
+    Raises NotFound where it cannot be had; answers where it is no such name.
+    """
+    parsed = fetches.parse_hub_name(name)
+    if parsed is None:
+        return
+    model, revision = parsed
+    try:
+        with server.database.read() as session:
+            refuse_failed(session, project_id, name=model, revision=revision)
+        fetch_id = server.fetcher.fetch(server, project_id, name=model, revision=revision)
+    except NotFound as error:
+        error.param = param
+        raise
+    with server.database.read() as session:
+        waited = read_clock(session) - fetches.get_fetch(session, project_id, fetch_id).created_at
+    raise BeingFetched(
+        f"'{name}' is being fetched, and the job can start once it is here: send it again then; how far it is, "
+        f"GET /v1/model_fetches/{fetch_id} tells",
+        retry_after=min(LATEST, max(SOONEST, waited)),
+        param=param,
+    )
+
+
+def refuse_failed(session: Session, project_id: str, *, name: str, revision: str) -> None:
+    """Raise NotFound where the model could not be fetched a moment ago."""
+    last = fetches.last_fetch(session, project_id, name=name, revision=revision)
+    if last is None or last.status != FAILED or last.error is None:
+        return
+    if last.seen_at > read_clock(session) - FRESH_SECONDS:
+        raise NotFound(f"'{name}' could not be fetched: {last.error['message']}", code=last.error["code"])
