@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,12 +12,13 @@ from core.errors import NotFound
 from core.jobs.checkpoints import refuse_unless_model
 from core.jobs.expiry import is_there
 from core.jobs.files import BASE_MODEL
-from core.jobs.inputs import get_file, get_model, may_use
+from core.jobs.inputs import get_file, may_use
 from core.jobs.models import Checkpoint, File, Job, TrainedModel
 
 ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".gguf", ".gguf.zip")  # of uploaded base models
 FINE_TUNED = "ft:"
 AT_STEP = "ckpt-step-"
+MOST_NAMES = 200  # that are looked through for one that is nearly right
 
 
 def fine_tuned_name(job: Job, project_name: str) -> str:
@@ -55,8 +57,9 @@ def find_named(
 
     A checkpoint may be another project's that permits it. Raises NotFound.
     """
-    if name.startswith("model-"):
-        return get_model(session, project_id, name, param=param)
+    model = session.get(TrainedModel, name) if name.startswith("model-") else None
+    if model is not None and model.project_id == project_id:
+        return model
     if name.startswith("file-"):
         return _base_model(session, project_id, name, param)
     if name.startswith("ckpt-"):
@@ -79,11 +82,11 @@ def _fine_tuned(session: Session, project_id: str, name: str, param: str | None)
     if not last.startswith(AT_STEP):
         mine = (TrainedModel.project_id == project_id, TrainedModel.alias == name)
         if (model := session.scalar(select(TrainedModel).where(*mine))) is None:
-            raise _unknown(name, param)
+            raise _unknown(session, project_id, name, param)
         return model
     step = last.removeprefix(AT_STEP)
     if not (step.isascii() and step.isdigit() and len(step) < 12):
-        raise _unknown(name, param)
+        raise _unknown(session, project_id, name, param)
     at_step = (Checkpoint.job_id == f"job-{made.rpartition(':')[2]}", Checkpoint.step == int(step))
     return _permitted(session, project_id, session.scalar(select(Checkpoint).where(*at_step)), name, param)
 
@@ -92,7 +95,7 @@ def _permitted(
     session: Session, project_id: str, checkpoint: Checkpoint | None, name: str, param: str | None
 ) -> Checkpoint:
     if checkpoint is None or not may_use(session, project_id, checkpoint):
-        raise _unknown(name, param)
+        raise _unknown(session, project_id, name, param)
     refuse_unless_model(checkpoint, param=param)
     return checkpoint
 
@@ -103,13 +106,33 @@ def _uploaded(session: Session, project_id: str, name: str, param: str | None) -
     called = File.filename.in_([name + ending for ending in ENDINGS])
     newest = select(File).where(*mine, called).order_by(File.created_at.desc(), File.id.desc()).limit(1)
     if (file := session.scalar(newest)) is None:
-        raise _unknown(name, param)
+        raise _unknown(session, project_id, name, param)
     return file
 
 
-def _unknown(name: str, param: str | None) -> NotFound:
-    return NotFound(
-        f"there is no model '{name[:200]}': name one that GET /v1/models lists, or upload it under that name (purpose "
-        f"'{BASE_MODEL}', a zip of a Hugging Face folder, or GGUF)",
-        param=param,
+def _unknown(session: Session, project_id: str, name: str, param: str | None) -> NotFound:
+    near = get_close_matches(name, _names(session, project_id), n=2)
+    cure = (
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else "name one that GET /v1/models lists, or upload it under that name (purpose "
+        f"'{BASE_MODEL}', a zip of a Hugging Face folder, or GGUF)"
     )
+    return NotFound(f"there is no model '{name[:200]}': {cure}", param=param)
+
+
+def _names(session: Session, project_id: str) -> list[str]:
+    """What the newest of a project's models are called."""
+    bases = select(File.filename).where(File.project_id == project_id, File.purpose == BASE_MODEL, is_there())
+    made = select(TrainedModel.alias).where(TrainedModel.project_id == project_id, TrainedModel.alias.is_not(None))
+    files = session.scalars(bases.order_by(File.created_at.desc(), File.id.desc()).limit(MOST_NAMES))
+    models = session.scalars(made.order_by(TrainedModel.created_at.desc(), TrainedModel.id.desc()).limit(MOST_NAMES))
+    return [*map(base_name_of, files), *(alias for alias in models if alias)]
+
+
+def base_name_of(filename: str) -> str:
+    """What a base is called whose file is called so."""
+    for ending in sorted(ENDINGS, key=len, reverse=True):
+        if ending and filename.endswith(ending):
+            return filename.removesuffix(ending)
+    return filename

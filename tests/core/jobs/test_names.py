@@ -84,7 +84,17 @@ def test_a_base_is_found_as_its_file_is_called(session: Session, filename: str) 
     assert find_named(session, MINE, "gpt").id == newest
     assert find_named(session, MINE, newest).id == newest
     with pytest.raises(NotFound, match="upload it under that name"):
-        find_named(session, MINE, "gpt-4")
+        find_named(session, MINE, "llama")
+
+
+def test_a_name_that_is_nearly_right_is_told(session: Session) -> None:
+    upload(session, "SmolLM2-135M-Instruct.zip")
+    upload(session, "SmolLM2-135M-Chat.zip", project_id=THEIRS)
+    upload(session, "model-of-mine.zip")
+    for asked, meant in (("smollm2-135M-instruct", "SmolLM2-135M-Instruct"), ("model-of-me", "model-of-mine")):
+        with pytest.raises(NotFound, match=f"did you mean '{meant}'[?]$"):
+            find_named(session, MINE, asked)
+        assert find_named(session, MINE, meant)
 
 
 def test_a_trained_model_is_found_by_its_name_within_its_project(session: Session) -> None:

@@ -1,0 +1,157 @@
+"""Checkpoints that jobs start from: what they stand on, on SQLite and PostgreSQL, and two transactions at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from core.errors import Conflict, NotFound
+from core.jobs import checkpoints, deletion, fetches, files, inputs, leases, permissions, store
+from core.jobs.database import Database
+from core.jobs.models import CheckpointPermission, Job, Project
+from core.spec import MethodSpec, ModelReference, model_field
+from tests.core.jobs.test_races import race
+from tests.core.jobs.test_retention import PROJECT, claim
+
+OTHER = "proj-other"
+
+
+class Tuning(MethodSpec):
+    """What names a model."""
+
+    base: ModelReference = model_field(description="The model.")
+
+
+@pytest.fixture
+def tuning(database: Database) -> leases.Claim:
+    """A running job on an uploaded base."""
+    with database.write() as session:
+        session.add(Project(id=OTHER, name="other", created_at=0))
+        job_id = start(session, add_base(session)).id
+    return claim(database, job_id)
+
+
+def add_base(session: Session) -> str:
+    told = {"filename": "tiny.zip", "purpose": files.BASE_MODEL, "size": 1, "sha256": "b", "profile": None}
+    return files.add_file(session, PROJECT, **told).id
+
+
+def start(session: Session, base: str, *, project_id: str = PROJECT) -> Job:
+    spec = Tuning(method="fine_tuning", dataset="file-1", base=base)
+    return store.create_job(session, project_id=project_id, spec=spec, max_attempts=3)
+
+
+def add(database: Database, held: leases.Claim, step: int, *, is_epoch: bool = True) -> str:
+    told = {"key": f"k-{held.job_id}-{step}", "step": step, "size": 1, "sha256": "s", "metrics": {}}
+    with database.write() as session:
+        return leases.add_checkpoint(session, held, **told, is_epoch=is_epoch).id
+
+
+def test_a_checkpoint_stands_on_its_jobs_base_and_that_on_its(database: Database, tuning: leases.Claim) -> None:
+    first = add(database, tuning, 1)
+    with database.write() as session:
+        second_job = start(session, first).id
+    second = add(database, claim(database, second_job), 1)
+    with database.write() as session:
+        base = session.get_one(Job, tuning.job_id).spec["base"]
+        assert inputs.foundations(session, second) == [second, first, base]
+        third = start(session, second)
+        found = inputs.resolve_references(
+            session, project_id=PROJECT, job_id=third.id, files={}, models={"base": second}
+        )["base"]
+        assert isinstance(found, inputs.CheckpointInput)
+        assert isinstance(found.base, inputs.CheckpointInput)
+        assert isinstance(found.base.base, inputs.FileInput)
+        assert (found.checkpoint_id, found.base.checkpoint_id, found.base.base.file_id) == (second, first, base)
+        leases.succeed_job(session, tuning, files=[], metrics={}, lineage={})
+    for remove in (
+        lambda session: files.delete_file(session, PROJECT, base),
+        lambda session: deletion.delete_checkpoint(session, PROJECT, tuning.job_id, first),
+        lambda session: deletion.delete_job(session, PROJECT, tuning.job_id),
+    ):
+        with pytest.raises(Conflict, match="starts from"), database.write() as session:
+            remove(session)
+
+
+@pytest.mark.parametrize("removed", ["checkpoint", "job", "base"])
+def test_who_starts_from_a_checkpoint_and_who_removes_it_wait_for_each_other(
+    database: Database, tuning: leases.Claim, removed: str
+) -> None:
+    checkpoint = add(database, tuning, 1)
+    with database.write() as session:
+        leases.succeed_job(session, tuning, files=[], metrics={}, lineage={})
+        base = session.get_one(Job, tuning.job_id).spec["base"]
+
+    def submit(session: Session) -> str:
+        checkpoints.lock_checkpoint(session, PROJECT, checkpoint, param="base")
+        return start(session, checkpoint).id
+
+    def remove(session: Session) -> Any:
+        if removed == "checkpoint":
+            return deletion.delete_checkpoint(session, PROJECT, tuning.job_id, checkpoint)
+        if removed == "job":
+            return deletion.delete_job(session, PROJECT, tuning.job_id)
+        return files.delete_file(session, PROJECT, base)
+
+    made: list[str] = []
+    assert isinstance(race(database, lambda session: made.append(submit(session)), remove), Conflict)
+    with database.write() as session:
+        store.cancel_job(session, PROJECT, made[0])
+    assert isinstance(race(database, remove, submit), NotFound)
+
+
+def test_one_that_another_project_starts_from_outlives_those_that_are_kept(
+    database: Database, tuning: leases.Claim
+) -> None:
+    first = add(database, tuning, 1)
+    with database.write() as session:
+        session.add(CheckpointPermission(id="perm-1", checkpoint_id=first, project_id=OTHER, created_at=1))
+        session.flush()
+        checkpoints.lock_checkpoint(session, OTHER, first, param="base")
+        job_id = start(session, first, project_id=OTHER).id
+    for step in range(2, 7):
+        add(database, tuning, step)
+    with database.write() as session:
+        assert [row.step for row in leases.latest_checkpoints(session, tuning.job_id)] == [6, 5, 4, 1]
+        store.cancel_job(session, OTHER, job_id)
+    add(database, tuning, 7, is_epoch=False)
+    with database.read() as session:
+        assert [row.step for row in leases.latest_checkpoints(session, tuning.job_id)] == [7, 6, 5, 4]
+        assert session.get(CheckpointPermission, "perm-1") is None
+
+
+def test_permissions_are_given_once(database: Database, tuning: leases.Claim) -> None:
+    checkpoint = add(database, tuning, 1)
+    for _ in range(2):
+        with database.write() as session:
+            (given,) = permissions.permit(session, PROJECT, checkpoint, ["other", OTHER])[:1]
+    with database.read() as session:
+        row = permissions.own_checkpoint(session, PROJECT, checkpoint)
+        assert [one.id for one in permissions.list_permissions(session, row)] == [given.id]
+        with pytest.raises(NotFound):
+            permissions.own_checkpoint(session, OTHER, checkpoint)
+
+
+def test_a_fetch_that_is_silent_is_lost_and_one_that_has_come_is_found(database: Database) -> None:
+    with database.write() as session:
+        lost = fetches.add_fetch(session, PROJECT, name="a/b", revision="main")
+        lost.seen_at -= fetches.LOST_SECONDS + 1
+        session.flush()
+        assert fetches.has_lost(session)
+        fetches.fail_lost(session)
+        fetches.keep_fetch(session, lost.id)
+        session.refresh(lost)
+        assert (lost.status, lost.error and lost.error["code"]) == ("failed", "fetch_lost")
+        assert not fetches.has_lost(session)
+        again = fetches.add_fetch(session, PROJECT, name="a/b", revision="main")
+        file = session.get_one(files.File, add_base(session))
+        fetches.end_fetch(session, again.id, file=file)
+        session.refresh(again)
+        assert fetches.last_fetch(session, PROJECT, name="a/b", revision="main") is again
+        assert (again.status, again.file_id) == ("ready", file.id)
+        session.delete(file)
+        session.flush()
+        assert fetches.last_fetch(session, PROJECT, name="a/b", revision="main") is None
+        assert [one.id for one in fetches.list_fetches(session, PROJECT)] == [again.id, lost.id]
