@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.dependencies import Page
 from api.lineage import lineages_of, origins_of
+from api.purposes import PurposeFor
 from api.waiting import waiting_object
 from core.jobs import store
 from core.jobs.details import Details, details_of
@@ -36,23 +37,23 @@ def page_of(items: Sequence[Item], page: Page) -> schemas.ListOf[Item]:
     )
 
 
-def file_object(file: File) -> schemas.FileObject:
-    """A file."""
+def file_object(file: File, purposes: PurposeFor) -> schemas.FileObject:
+    """A file; `purposes`: what its purpose is called."""
     return schemas.FileObject(
         id=file.id,
         bytes=file.bytes,
         created_at=file.created_at,
         expires_at=file.expires_at,
         filename=file.filename,
-        purpose=file.purpose,
+        purpose=purposes(file.purpose),
         sha256=file.sha256,
         kind=None if file.profile is None else file.profile.get("kind"),
         profile=file.profile,
     )
 
 
-def upload_object(seen: Seen, *, max_part_bytes: int) -> schemas.UploadObject:
-    """An upload in parts."""
+def upload_object(seen: Seen, purposes: PurposeFor, *, max_part_bytes: int) -> schemas.UploadObject:
+    """An upload in parts; `purposes`: what the purpose of its file is called."""
     upload = seen.upload
     return schemas.UploadObject(
         id=upload.id,
@@ -64,7 +65,7 @@ def upload_object(seen: Seen, *, max_part_bytes: int) -> schemas.UploadObject:
         mime_type=upload.mime_type,
         status=seen.status,
         expires_after=None if not upload.file_seconds else schemas.ExpiryObject(seconds=upload.file_seconds),
-        file=None if seen.file is None else file_object(seen.file),
+        file=None if seen.file is None else file_object(seen.file, purposes),
         max_part_bytes=max_part_bytes,
     )
 

@@ -16,12 +16,14 @@ from api.contents import forget
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.downloads import Download, documented, send
 from api.presenting import file_object, page_of
+from api.purposes import Purposes
 from api.schemas import Deleted, FileObject, ListOf
 from api.uploads import Form, Received, receive
 from core.errors import InvalidRequest
 from core.jobs import files
 from core.jobs.files import BASE_MODEL
 from core.jobs.inputs import get_file
+from core.jobs.models import File
 from core.storage import file_key
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -52,7 +54,7 @@ BODY = {
 @router.post(
     "", openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": BODY}}}}
 )
-async def upload_file(request: Request, caller: Writer, server: ServerDep) -> FileObject:
+async def upload_file(request: Request, caller: Writer, server: ServerDep, purposes: Purposes) -> FileObject:
     """Upload a data set or a base model: streamed to storage, hashed on the way, recognised and checked.
 
     What is wrong inside is told by line or member, and nothing is kept then.
@@ -60,10 +62,11 @@ async def upload_file(request: Request, caller: Writer, server: ServerDep) -> Fi
     await run_in_threadpool(intake.refuse_when_full, server, caller.project_id)
     with server.storage.incoming_file() as (path, target):
         received = await receive(request, target, form=FILE, limit=server.settings.max_upload_bytes)
-        return await server.inspector.in_turn(_keep, server, caller, path, received)
+        file = await server.inspector.in_turn(_keep, server, caller, path, received)
+    return file_object(file, purposes)
 
 
-def _keep(server: Server, caller: Caller, path: Path, received: Received) -> FileObject:
+def _keep(server: Server, caller: Caller, path: Path, received: Received) -> File:
     whole = intake.Whole(
         filename=received.filename,
         purpose=intake.check_purpose(received.fields.get("purpose") or "dataset"),
@@ -71,7 +74,7 @@ def _keep(server: Server, caller: Caller, path: Path, received: Received) -> Fil
         sha256=received.hashes["sha256"],
         keep_seconds=_keep_seconds(received.fields),
     )
-    return file_object(intake.take_in(server, caller.project_id, path, whole))
+    return intake.take_in(server, caller.project_id, path, whole)
 
 
 def _keep_seconds(fields: Mapping[str, str]) -> int | None:
@@ -92,6 +95,7 @@ def list_files(
     caller: Reader,
     server: ServerDep,
     page: PageDep,
+    purposes: Purposes,
     purpose: Annotated[str | None, Query(max_length=64, description="Only files of this purpose.")] = None,
 ) -> ListOf[FileObject]:
     """The project's files."""
@@ -99,14 +103,14 @@ def list_files(
         found = files.list_files(
             session, caller.project_id, purpose=purpose, after=page.after, limit=page.limit + 1, order=page.order
         )
-    return page_of([file_object(file) for file in found], page)
+    return page_of([file_object(file, purposes) for file in found], page)
 
 
 @router.get("/{file_id}")
-def retrieve_file(file_id: str, caller: Reader, server: ServerDep) -> FileObject:
+def retrieve_file(file_id: str, caller: Reader, server: ServerDep, purposes: Purposes) -> FileObject:
     """One file, and what was found inside it."""
     with server.database.read() as session:
-        return file_object(get_file(session, caller.project_id, file_id))
+        return file_object(get_file(session, caller.project_id, file_id), purposes)
 
 
 @router.head("/{file_id}/content", include_in_schema=False)

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from api import intake, joining
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.presenting import page_of, part_object, upload_object
+from api.purposes import PurposeFor, Purposes
 from api.schemas import ListOf, PartObject, UploadObject
 from api.uploads import Form, Received, receive, safe_name
 from core.errors import TooLarge, WeightworksError
@@ -83,7 +84,7 @@ Writable = Annotated[Upload, Depends(writable)]
 
 
 @router.post("")
-def create_upload(body: NewUpload, caller: Writer, server: ServerDep) -> UploadObject:
+def create_upload(body: NewUpload, caller: Writer, server: ServerDep, purposes: Purposes) -> UploadObject:
     """Announce a file that will come in parts; it expires unless it is completed in time."""
     limit = server.settings.max_upload_bytes
     if body.bytes > limit:
@@ -98,7 +99,7 @@ def create_upload(body: NewUpload, caller: Writer, server: ServerDep) -> UploadO
     with server.database.write() as session:
         intake.admit(server, session, caller.project_id, more=body.bytes)
         upload = uploads.create_upload(session, caller.project_id, new, seconds=server.settings.upload_expiry_seconds)
-    return _shown(server, upload)
+    return _shown(server, upload, purposes)
 
 
 @router.get("")
@@ -106,6 +107,7 @@ def list_uploads(
     caller: Reader,
     server: ServerDep,
     page: PageDep,
+    purposes: Purposes,
     status: Annotated[UploadStatus | None, Query(description="Only uploads in this state.")] = None,
 ) -> ListOf[UploadObject]:
     """The project's uploads: what is pending can be gone on with."""
@@ -114,13 +116,13 @@ def list_uploads(
             session, caller.project_id, status=status, after=page.after, limit=page.limit + 1, order=page.order
         )
         seen = uploads.see(session, found)
-    return page_of([upload_object(one, max_part_bytes=server.settings.max_part_bytes) for one in seen], page)
+    return page_of([upload_object(one, purposes, max_part_bytes=server.settings.max_part_bytes) for one in seen], page)
 
 
 @router.get("/{upload_id}")
-def retrieve_upload(upload: Readable, server: ServerDep) -> UploadObject:
+def retrieve_upload(upload: Readable, server: ServerDep, purposes: Purposes) -> UploadObject:
     """An upload, and the file that it became."""
-    return _shown(server, upload)
+    return _shown(server, upload, purposes)
 
 
 @router.get("/{upload_id}/parts")
@@ -170,29 +172,29 @@ def _note_part(server: Server, upload: Upload, part_id: str, received: Received)
 
 
 @router.post("/{upload_id}/complete")
-async def complete_upload(body: Completion, upload: Writable, server: ServerDep) -> UploadObject:
+async def complete_upload(body: Completion, upload: Writable, server: ServerDep, purposes: Purposes) -> UploadObject:
     """Put the parts together to a file, which is checked as every file. A repeat answers the same.
 
     After an error the upload is still pending: complete it otherwise, or cancel it.
     """
-    return await server.inspector.in_turn(_complete, body, upload, server)
+    return await server.inspector.in_turn(_complete, body, upload, server, purposes)
 
 
-def _complete(body: Completion, upload: Upload, server: Server) -> UploadObject:
+def _complete(body: Completion, upload: Upload, server: Server, purposes: PurposeFor) -> UploadObject:
     joining.complete(server, upload.project_id, upload.id, part_ids=body.part_ids, md5=body.md5)
-    return _shown(server, upload)
+    return _shown(server, upload, purposes)
 
 
 @router.post("/{upload_id}/cancel")
-def cancel_upload(upload: Writable, server: ServerDep) -> UploadObject:
+def cancel_upload(upload: Writable, server: ServerDep, purposes: Purposes) -> UploadObject:
     """Give an upload up; its parts are removed."""
     with server.database.write() as session:
         part_ids = uploads.cancel_upload(session, upload.project_id, upload.id)
     joining.forget_parts(server, part_ids)
-    return _shown(server, upload)
+    return _shown(server, upload, purposes)
 
 
-def _shown(server: Server, upload: Upload) -> UploadObject:
+def _shown(server: Server, upload: Upload, purposes: PurposeFor) -> UploadObject:
     with server.database.read() as session:
         (seen,) = uploads.see(session, [uploads.get_upload(session, upload.project_id, upload.id)])
-    return upload_object(seen, max_part_bytes=server.settings.max_part_bytes)
+    return upload_object(seen, purposes, max_part_bytes=server.settings.max_part_bytes)
