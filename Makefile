@@ -5,8 +5,8 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up secrets test oldest compose-test life faults soak check lint fuzz quality bench bench-setup gpu \
-  docs format lock clean
+.PHONY: help setup demo openai-example up secrets test oldest compose-test life faults soak check lint fuzz quality bench \
+  bench-setup gpu docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 15
@@ -25,15 +25,28 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## Pretrain, fine-tune and distil on real images, word vectors on real text; under 3 minutes
 	$(BIN)/python -m examples.demo
 
+openai-example: $(STAMP) .cache/clients/.installed ## A script for the hosted API, unchanged, fine-tunes SmolLM2-135M here
+	$(BIN)/python -m examples.hosted
+
 up: $(STAMP) ## Run Weightworks on this machine until Ctrl-C
 	$(BIN)/weightworks up
 
 secrets: ## Write the secrets that docker-compose.yml needs into secrets/, once
 	@sh deploy/secrets.sh secrets
 
-test: lint ## All checks and all tests
+test: lint .cache/clients/.installed ## All checks and all tests
 	$(BIN)/python -m pytest -q --durations=15 --numprocesses=2 --dist=loadfile --ignore=tests/faults/test_matrix.py
 	$(BIN)/python -m pytest -q --durations=3 tests/faults/test_matrix.py
+
+# The clients of the hosted API, each alone in a folder with what it needs: as those who use it have it.
+.cache/clients/.installed: tests/clients/requirements-3.txt tests/clients/requirements-1.txt tests/clients/node/package-lock.json | $(STAMP)
+	rm -rf .cache/clients
+	for major in 3 1; do $(BIN)/python -m pip install --quiet --no-deps --target .cache/clients/openai-$$major \
+	  --requirement tests/clients/requirements-$$major.txt || exit 1; done
+	mkdir -p .cache/clients/node && cp tests/clients/node/package*.json .cache/clients/node
+	if command -v npm >/dev/null; then cd .cache/clients/node && npm ci --silent --no-fund --no-audit; \
+	  else echo "npm is not here: the Node client is not tested"; fi
+	touch $@
 
 oldest: ## Test core with the oldest torch that it is kept good for, 2.11, on Python 3.12 (gigabytes where torch is CUDA's)
 	test -x .cache/oldest/bin/python || python3.12 -m venv .cache/oldest

@@ -1,0 +1,1 @@
+"""A script for the hosted API, unchanged, against this server."""
