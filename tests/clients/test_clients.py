@@ -86,7 +86,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """The whole service, which may deliver to this machine."""
-    allowed = {"WEIGHTWORKS_WEBHOOKS_TO_PRIVATE_ADDRESSES": "true", "WEIGHTWORKS_RENEW_SECONDS": "0.5"}
+    allowed = {"WEIGHTWORKS_WEBHOOK_PRIVATE_ADDRESSES": "true", "WEIGHTWORKS_RENEW_SECONDS": "0.5"}
     stack = Up(tmp_path_factory.mktemp("clients") / "home", environment=allowed)
     try:
         stack.wait_for("Ctrl-C stops it")
