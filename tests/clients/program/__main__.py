@@ -11,7 +11,7 @@ import asyncio
 
 from asking import Place, read_arguments
 from checkpoints import try_checkpoints
-from files import try_files, uploaded
+from files import try_files, uploaded, uploaded_base
 from graders import try_graders
 from jobs import listed, submitted, try_cancelling, try_pausing, waited
 from mistakes import try_mistakes
@@ -29,7 +29,7 @@ async def main(place: Place) -> None:
     await try_files(place)
     await try_uploads(place)
     files = {
-        "base": await uploaded(place, place.base.name, place.base.read_bytes(), purpose="base-model"),
+        "base": await uploaded_base(place.client, place.base),
         "training": await uploaded(place, "training.jsonl", CONVERSATIONS),
         "validation": await uploaded(place, "validation.jsonl", HELD_OUT),
     }

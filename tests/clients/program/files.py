@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from asking import Place, answer, everything, saw
 from records import CONVERSATIONS
 
 HOUR = 3600
 
 
-async def uploaded(place: Place, name: str, content: bytes, *, purpose: str = "fine-tune") -> str:
-    """The id of a file of this content."""
-    file = await answer(place.client.files.create(file=(name, content), purpose=purpose))
+async def uploaded(place: Place, name: str, content: bytes) -> str:
+    """The id of a file to learn from."""
+    file = await answer(place.client.files.create(file=(name, content), purpose="fine-tune"))
     return str(file.id)
+
+
+async def uploaded_base(client: Any, path: Path) -> str:
+    """The id of a model to start from: the client's own types know no such purpose, and it is not held against them."""
+    sent = await answer(client.files.with_raw_response.create(file=path, purpose="base-model"))
+    return str(sent.http_response.json()["id"])
 
 
 async def try_files(place: Place) -> None:

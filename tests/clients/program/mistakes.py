@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import openai
 from asking import Place, answer, refused, saw
-from files import uploaded
+from files import uploaded, uploaded_base
 from records import CONVERSATIONS, WITHOUT_ANSWERS
 
 
@@ -65,7 +65,7 @@ async def try_conflict(place: Place, files: Mapping[str, str]) -> None:
 async def try_limit(place: Place) -> None:
     """A project that may have one job at a time is told to come again later."""
     narrow = place.another(key=place.narrow_key, max_retries=0)
-    await answer(narrow.files.create(file=place.base, purpose="base-model"))
+    await uploaded_base(narrow, place.base)
     file = await answer(narrow.files.create(file=("training.jsonl", CONVERSATIONS), purpose="fine-tune"))
     asked = {"model": "tiny-llama", "training_file": file.id}
     job = await answer(narrow.fine_tuning.jobs.create(**asked))
