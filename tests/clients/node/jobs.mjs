@@ -31,7 +31,7 @@ export async function submitted(training, validation) {
   const methods = {
     supervised: { training_file: training, validation_file: validation, settings: { hyperparameters } },
     dpo: { training_file: pairs, settings: { hyperparameters: { ...hyperparameters, beta: 0.2 } } },
-    reinforcement: { training_file: prompts, settings: { grader: GRADER, hyperparameters } },
+    reinforcement: { training_file: prompts, settings: { grader: GRADER, hyperparameters }, max_completion_tokens: 8 },
   };
   const jobs = {};
   for (const [type, { settings, ...files }] of Object.entries(methods)) {

@@ -36,6 +36,7 @@ async def submitted(place: Place, files: Mapping[str, str]) -> dict[str, str]:
                 "type": "reinforcement",
                 "reinforcement": {"grader": GRADER, "hyperparameters": {"n_epochs": 1, "batch_size": 6}},
             },
+            "extra_body": {"max_completion_tokens": 8},
         },
     }
     jobs = {name: await _made(place, name, **each) for name, each in asked.items()}
