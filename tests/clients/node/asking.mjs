@@ -14,9 +14,9 @@ export const place = values;
 export const name = `node ${(await import(new URL("version.mjs", `file://${values.client}`))).VERSION}`;
 export const client = another({});
 
-/** A client as it is installed. */
+/** A client as it is installed; it has permissions asked with a key of an admin, which it is given apart. */
 export function another({ key = values.key, baseURL = values["base-url"], ...options }) {
-  return new OpenAI({ apiKey: key, baseURL, ...options });
+  return new OpenAI({ apiKey: key, adminAPIKey: key, baseURL, ...options });
 }
 
 /** All items of a list or a stream: the client asks for page after page. */
