@@ -39,9 +39,9 @@ class Place:
 
 
 def new_client(kind: str, *, base_url: str, key: str, **options: Any) -> Any:
-    """The client as it is installed, told to hold every answer against its own types."""
+    """The client as it is installed, told to hold every answer against its own types, unless the options say no."""
     made = openai.OpenAI if kind == "sync" else openai.AsyncOpenAI
-    return made(base_url=base_url, api_key=key, _strict_response_validation=True, **options)
+    return made(base_url=base_url, api_key=key, **{"_strict_response_validation": True, **options})
 
 
 def read_arguments() -> Place:

@@ -37,9 +37,11 @@ async def try_serving(place: Place, job: Any) -> None:
 
 
 async def _completions(place: Place, model: str) -> None:
+    """The client's types have no word for a chunk that is not the last, here as at the hosted API."""
     asked = {"model": model, "prompt": "tell me", "max_tokens": TOKENS, "temperature": 0}
     whole = await answer(place.client.completions.create(**asked))
-    chunks = await everything(await answer(place.client.completions.create(**asked, stream=True)))
+    lenient = place.another(_strict_response_validation=False)
+    chunks = await everything(await answer(lenient.completions.create(**asked, stream=True)))
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
     saw("completions.create", text=whole.choices[0].text, chunks=len(chunks))
 
