@@ -1,0 +1,111 @@
+"""Answers are those that transformers itself writes, however they are read and written in steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.errors import InvalidRequest
+from core.networks.chat_template import prompt_tokens
+from core.networks.language_models import GPT2
+from core.serving.generation import PREFILL_TOKENS, Asked, generate
+from core.serving.opening import LanguageModel, open_model
+from core.serving.sampling import Sampling
+from core.serving.sizes import loading_bytes
+from examples.to_gguf import convert
+from tests.language_models import LLAMA, write_language_model
+
+GREEDY = Sampling(temperature=0.0)
+SMALL = GPT2(layers=2, hidden_size=32, heads=2)
+
+
+def open_written(folder: Path, architecture: Any = LLAMA) -> LanguageModel:
+    write_language_model(folder, architecture)
+    model = open_model(folder, device="cpu")
+    assert isinstance(model, LanguageModel)
+    return model
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return open_written(tmp_path_factory.mktemp("llama"))
+
+
+def text_of(model: LanguageModel, asked: Asked, index: int = 0) -> str:
+    messages = [message for step in generate(model, asked) for message in step]
+    return "".join(one["text"] for one in messages if one["type"] == "piece" and one["index"] == index)
+
+
+def expected(model: LanguageModel, tokens: list[int], *, count: int) -> str:
+    inputs = torch.tensor([tokens])
+    written = model.network.generate(
+        inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=count, do_sample=False
+    )[0, len(tokens) :]
+    return str(model.tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+@pytest.mark.parametrize("words", [3, PREFILL_TOKENS])
+@pytest.mark.parametrize("architecture", [LLAMA, SMALL])
+def test_greedy_is_what_transformers_writes(architecture: Any, words: int, tmp_path: Path) -> None:
+    model = open_written(tmp_path, architecture)
+    messages = [{"role": "user", "content": "whale " * words}]
+    tokens = prompt_tokens(model.tokenizer, messages)
+    assert (len(tokens) > PREFILL_TOKENS) is (words > 3)
+    written = text_of(model, Asked(messages=messages, max_tokens=20, sampling=GREEDY))
+    assert written == expected(model, tokens, count=20)
+
+
+def test_a_gguf_file_writes_what_it_was_made_of(llama: LanguageModel, tmp_path: Path) -> None:
+    write_language_model(tmp_path / "made")
+    (tmp_path / "file").mkdir()
+    convert(tmp_path / "made", tmp_path / "file" / "model.gguf")
+    opened = open_model(tmp_path / "file", device="cpu")
+    assert isinstance(opened, LanguageModel)
+    asked = Asked(prompt="the whale", max_tokens=12, sampling=GREEDY)
+    assert text_of(opened, asked) == text_of(llama, asked)
+    assert loading_bytes(tmp_path / "file") == 2 * loading_bytes(tmp_path / "made")
+
+
+def test_answers_that_end_apart_are_written_together(llama: LanguageModel) -> None:
+    """Each as it would be alone, though the others end before it."""
+    sampling = Sampling(temperature=1.0, seed=4)
+    asked = Asked(prompt="the", max_tokens=30, choices=4, stop=["e"], sampling=sampling)
+    messages = [message for step in generate(llama, asked) for message in step]
+    ends = {one["index"]: one["tokens"] for one in messages if one["type"] == "finished"}
+    assert len(set(ends.values())) > 1
+    for index in range(4):
+        alone = Sampling(temperature=1.0, seed=4 + index)
+        one = Asked(prompt="the", max_tokens=30, stop=["e"], sampling=alone)
+        assert text_of(llama, asked, index) == text_of(llama, one)
+
+
+def test_a_step_writes_one_token(llama: LanguageModel) -> None:
+    steps = generate(llama, Asked(prompt="the", max_tokens=5, sampling=GREEDY))
+    assert [message["type"] for message in next(steps)] == ["started"]
+    assert next(steps) == []  # the prompt is read
+    assert all([message["type"] for message in step][:1] == ["piece"] for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (Asked(prompt="a b " * 1000), "prompt"),
+        (Asked(messages=[{"role": "user", "content": "a b " * 1000}]), "messages"),
+        (Asked(prompt=[10**6]), "prompt"),
+        (Asked(prompt="a", sampling=Sampling(logit_bias={10**6: 1.0})), "logit_bias"),
+    ],
+)
+def test_what_it_cannot_be_given_is_refused(llama: LanguageModel, asked: Asked, param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        next(generate(llama, asked))
+    assert caught.value.param == param
+
+
+def test_a_template_that_refuses_is_told_of(tmp_path: Path) -> None:
+    model = open_written(tmp_path)
+    model.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(InvalidRequest, match="roles must alternate"):
+        next(generate(model, Asked(messages=[{"role": "user", "content": "a"}])))
