@@ -16,24 +16,57 @@ import pytest
 import torch
 import transformers
 
+from core.catalog import read_spec
+from core.execution import train
 from core.jobs import leases
+from core.measuring import Silence
 from core.networks.chat_template import give_template
+from core.training.checkpoint import CheckpointFile
+from core.training.run import Control, Run
 from tests.api.service import Service, new_project, serving, submit, upload, wait_for, work
 from tests.language_models import CONTEXT, write_encoder, write_language_model
+from tests.tiny import conversations
 from tests.tiny_llama import zipped
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 MESSAGES = [{"role": "user", "content": "what is the whale?"}]
 QUEUE = 6
+SPEC = {
+    "method": "fine_tuning", "task": "chat", "strategy": "lora", "epochs": 1, "learning_rate": 0.05, "batch_size": 2,
+    "samples": 0, "epoch_checkpoints": True,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A base, what training made of it, and an encoder."""
+    """A base, what an epoch with adapters made of it, and an encoder."""
     root = tmp_path_factory.mktemp("models")
-    write_language_model(root / "base", seed=0)
-    write_language_model(root / "tuned", seed=1)
+    write_language_model(root / "base")
     write_encoder(root / "encoder")
-    return {name: root / name for name in ("base", "tuned", "encoder")}
+    (root / "dataset").write_bytes(conversations())
+    spec = {**SPEC, "base": "model-base", "dataset": "file-dataset"}
+    reporter = Keeper()
+    run = Run(
+        spec=read_spec(spec),
+        inputs={name: root / name for name in ("base", "dataset")},
+        folder=root / "run",
+        reporter=reporter,
+        control=Control(),
+    )
+    train(run, lineage={})
+    checkpoint = reporter.files[-1].path
+    return {"base": root / "base", "encoder": root / "encoder", "tuned": run.artifacts, "checkpoint": checkpoint}
+
+
+class Keeper(Silence):
+    """Keeps the checkpoints that a run reports."""
+
+    def __init__(self) -> None:
+        self.files: list[CheckpointFile] = []
+
+    def checkpoint(self, file: CheckpointFile) -> None:
+        self.files.append(file)
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +96,18 @@ def encoder(http: httpx.Client, folders: dict[str, Path]) -> str:
 
 @pytest.fixture(scope="module")
 def tuned(serving_service: Service, http: httpx.Client, folders: dict[str, Path], base: str) -> str:
-    """A model whose job says that it was tuned from the base."""
-    worker = work(serving_service, submit(http, upload(http)["id"])["id"])
-    files = {str(path.relative_to(folders["tuned"])): path.read_bytes() for path in folders["tuned"].glob("*")}
-    published = worker.publish_files(files)
+    """The name of the model that a job made, whose last checkpoint it is."""
+    dataset = upload(http, conversations(), name="chat.jsonl")["id"]
+    asked = {"model": "tiny", "training_file": dataset}
+    job = http.post("/v1/fine_tuning/jobs", json=asked).raise_for_status().json()["id"]
+    worker = work(serving_service, job)
+    worker.checkpoint(7, folders["checkpoint"].read_bytes(), is_epoch=True)
+    paths = [path for path in folders["tuned"].rglob("*") if path.is_file()]
+    published = worker.publish_files({str(path.relative_to(folders["tuned"])): path.read_bytes() for path in paths})
     with serving_service.database.write() as session:
         lineage = {"base": {"file": base, "filename": "tiny.zip", "sha256": "-"}}
-        return leases.succeed_job(session, worker.claim, files=published, metrics={}, lineage=lineage)
+        leases.succeed_job(session, worker.claim, files=published, metrics={}, lineage=lineage)
+    return str(http.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"])
 
 
 def serving_process(service: Service) -> psutil.Process:
@@ -109,6 +147,17 @@ def test_greedy_answers_are_those_of_transformers(
     assert answer["choices"][0]["message"]["content"] == expected(folders[which], count=24)
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] + 24
     assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_adapters_changed_what_it_answers_and_its_checkpoint_answers_the_same(
+    http: httpx.Client, base: str, tuned: str
+) -> None:
+    assert tuned.startswith("ft:tiny:")
+    checkpoint = f"{tuned}:ckpt-step-7"
+    before, after, at_step = (chat(http, model).json()["choices"] for model in (base, tuned, checkpoint))
+    assert before != after == at_step
+    compared = http.post("/v1/comparisons", json={"models": [checkpoint], "messages": MESSAGES, "max_tokens": 24})
+    assert [answer["model"] for answer in compared.json()["answers"]] == [base, checkpoint]
 
 
 def test_a_stream_says_the_same_in_whole_characters(http: httpx.Client, base: str) -> None:
