@@ -191,6 +191,7 @@ def checkpoint_object(row: Checkpoint) -> schemas.CheckpointObject:
         created_at=row.created_at,
         job=row.job_id,
         step=row.step,
+        is_epoch=row.is_epoch,
         bytes=row.bytes,
         sha256=row.sha256,
         metrics=finite(row.metrics),

@@ -289,6 +289,7 @@ class CheckpointObject(Answer):
     created_at: int
     job: str
     step: int
+    is_epoch: bool = Field(description="Whether an epoch of fine-tuning ended there: it can be used as a model.")
     bytes: int
     sha256: str
     metrics: dict[str, float | None]

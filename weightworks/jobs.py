@@ -82,6 +82,7 @@ class Checkpoint:
     bytes: int
     sha256: str
     created_at: int = 0
+    is_epoch: bool = False  # it can be used as a model
     metrics: dict[str, float] = field(default_factory=dict)
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 

@@ -86,9 +86,10 @@ def describe_adapter(folder: Path, *, origin: Mapping[str, Any]) -> None:
     checkpoint of this server has no name that anybody else knows: there peft's field stays empty.
     """
     filename = origin.get("filename")
-    name = None if filename is None else base_model_name(filename)
+    name, _, revision = (None, "", "") if filename is None else base_model_name(filename).partition("@")
     path = folder / "adapter_config.json"
-    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": name})
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**config, "base_model_name_or_path": name, "revision": revision or None})
     told = "\n".join(f"- {key}: `{value}`" for key, value in origin.items())
     head = f"---\nlibrary_name: peft\n{f'base_model: {name}' if name else 'tags: [lora]'}\n---\n\n"
     (folder / "README.md").write_text(
