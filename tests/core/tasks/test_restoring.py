@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,40 @@ def test_the_last_epochs_checkpoint_is_the_jobs_model(
     assert any(not torch.equal(tensor, made[name]) for name, tensor in early.items())
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "last")
     assert tokenizer.chat_template == transformers.AutoTokenizer.from_pretrained(tmp_path / "artifacts").chat_template
+
+
+@pytest.mark.parametrize("task", ["language_model", "preference", "reinforcement"])
+def test_every_writing_tasks_checkpoint_is_its_model(task: str, llama: Path, tmp_path: Path) -> None:
+    grader = {"type": "string_check", "name": "d", "input": "{{ sample.output_text }}", "operation": "like"}
+    settings, write = {
+        "language_model": ({"max_length": 64, "samples": 0}, examples.write_text),
+        "preference": ({}, examples.write_preferences),
+        "reinforcement": ({"grader": {**grader, "reference": "d"}, "max_completion_tokens": 4}, write_prompts),
+    }[task]
+    spec = {
+        "method": "fine_tuning",
+        "base": "model-base",
+        "task": task,
+        "strategy": "lora",
+        "batch_size": 4,
+        **settings,
+    }
+    write(tmp_path / "data")
+    recorder = Recorder()
+    inputs = {"dataset": tmp_path / "data", "base": llama}
+    run_example(
+        Example({**spec, "epochs": 1, "learning_rate": 1e-2}, write), tmp_path, inputs=inputs, recorder=recorder
+    )
+    (last,) = (one for one in recorder.checkpoints if one.is_epoch)
+    write_checkpoint_model(last.path, tmp_path / "model", base=llama)
+    found, made = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "artifacts"))
+    assert found.keys() == made.keys()
+    assert all(torch.equal(tensor, made[name]) for name, tensor in found.items())
+
+
+def write_prompts(path: Path) -> None:
+    asked = [{"messages": [{"role": "user", "content": f"say {letter}"}]} for letter in "abcdefgh"]
+    path.write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
 
 
 def test_a_checkpoint_of_a_job_that_began_with_a_checkpoint(inputs: dict[str, Path], tmp_path: Path) -> None:
