@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
-from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch
 from core.data.profile import Kind, Profile
 from core.data.prompts import GradedPrompt, read_prompts
 from core.errors import InvalidData, InvalidSpec
-from core.graders import Grade, check_item, grade, names_of_items
+from core.graders import check_item, grade, names_of_items
 from core.networks.chat_template import ends_of_turn, give_template
 from core.networks.generation import complete
 from core.networks.language_modeling import token_log_probabilities, vocabulary_head
 from core.tasks.language_model import LanguageModel, open_language_model
 from core.tasks.rendering import render_each, render_prompt, room_for
+from core.tasks.rollouts import Completion, Prompt, Rollout, figures_of, pack_completions
 from core.tasks.task import TaskType, TuningSpec
 from core.training.batches import split
 from core.training.devices import autocast
@@ -33,34 +34,6 @@ from core.training.run import Run
 ROWS_AT_ONCE = 8  # where no gradient is kept
 PROMPTS_AT_ONCE = 64  # that are answered for an evaluation
 SHOWN_CHARACTERS = 2000
-
-
-class Prompt(NamedTuple):
-    """What the model is given, and the line that its grader judges the answer by."""
-
-    tokens: Sequence[int]
-    source: GradedPrompt
-
-
-class Completion(NamedTuple):
-    """What the model wrote, as tokens up to and with the end of its turn, and what that is worth."""
-
-    tokens: Sequence[int]
-    text: str
-    grade: Grade
-
-
-class Rollout(NamedTuple):
-    """Completions behind their prompts, a row each, and what their tokens are to be learned by.
-
-    `old`, `reference` [rows, longest]: the log-probability of each target by the policy that wrote it and by the base;
-    `old` is None where the policy takes one step alone, `reference` where beta is 0.
-    """
-
-    packed: PackedBatch
-    advantages: torch.Tensor  # [rows] float32
-    old: torch.Tensor | None
-    reference: torch.Tensor | None
 
 
 @dataclass
@@ -107,13 +80,12 @@ class ReinforcementTask:
         prompts, size = [self.training[row] for row in rows.tolist()], self.spec.group_size
         written = self.completions(prompts, count=size, temperature=self.spec.temperature)
         rewards = torch.tensor([each.grade.reward for each in written]).view(-1, size)
-        self._log(written, rewards)
+        self.run.log(**figures_of(written, rewards, ends=self.ends))
         self._reward = rewards.mean()
-        rows_of = [(prompt, each) for place, each in enumerate(written) for prompt in [prompts[place // size]]]
-        packed = _packed(rows_of, pad_token=self.model.tokenizer.pad_token_id or 0)
-        old = (
-            self._log_probabilities(self.network, packed, head=self.vocabulary_head) if self.spec.updates > 1 else None
-        )
+        packed = pack_completions(written, pad_token=self.model.tokenizer.pad_token_id or 0)
+        old = None
+        if self.spec.updates > 1:
+            old = self._log_probabilities(self.network, packed, head=self.vocabulary_head)
         return Rollout(packed, group_advantages(rewards).flatten(), old, self._reference(packed))
 
     def completions(
@@ -162,8 +134,7 @@ class ReinforcementTask:
         """The mean reward of the likeliest completions, its negative as the loss, and how many tokens they have."""
         if not self.held_out:
             return None
-        with autocast(self.spec.precision, self.run.device):
-            written = self.completions(self.held_out)
+        written = self.completions(self.held_out)
         reward = sum(each.grade.reward for each in written) / len(written)
         length = sum(len(each.tokens) for each in written) / len(written)
         return {"loss": 0.0 - reward, "reward": reward, "completion_length": length}
@@ -174,8 +145,8 @@ class ReinforcementTask:
         if not prompts:
             return
         answers = []
-        for prompt, each in zip(prompts, self.completions(prompts), strict=True):
-            asked = "\n".join(f"[{message['role']}] {message['content']}" for message in prompt.source.messages)
+        for each in self.completions(prompts):
+            asked = "\n".join(f"[{message['role']}] {message['content']}" for message in each.prompt.source.messages)
             failure = f" ({each.grade.error})" if each.grade.error else ""
             answers.append(
                 f"{asked[-SHOWN_CHARACTERS:]}\n[written] {each.text}\n[reward] {each.grade.reward:g}{failure}"
@@ -204,20 +175,7 @@ class ReinforcementTask:
     def _graded(self, prompt: Prompt, tokens: Sequence[int]) -> Completion:
         assert self.spec.grader is not None  # noqa: S101 - the spec sees to it
         text = self.model.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Completion(tokens, text, grade(self.spec.grader, prompt.source.item, text))
-
-    def _log(self, written: Sequence[Completion], rewards: torch.Tensor) -> None:
-        lengths = torch.tensor([float(len(each.tokens)) for each in written])
-        is_cut = torch.tensor([float(each.tokens[-1] not in self.ends) for each in written])
-        failed = torch.tensor([float(each.grade.failure is not None) for each in written])
-        deviations = rewards.std(1)
-        self.run.log(
-            reward_std=deviations.mean(),
-            without_signal=(deviations == 0).float().mean(),
-            completion_length=lengths.mean(),
-            truncated=is_cut.mean(),
-            not_graded=failed.mean(),
-        )
+        return Completion(prompt, tokens, text, grade(self.spec.grader, prompt.source.item, text))
 
     def _reference(self, packed: PackedBatch) -> torch.Tensor | None:
         if self.spec.beta == 0:
@@ -292,21 +250,6 @@ def _prompts(
     if not kept:
         raise InvalidData(f"no prompt is left within {room.tokens} tokens ({room.says})", param=param)
     return kept
-
-
-def _packed(rows: Sequence[tuple[Prompt, Completion]], *, pad_token: int) -> PackedBatch:
-    """A prompt and its completion a row; the completion's tokens are the targets."""
-    tokens = torch.tensor([token for prompt, written in rows for token in (*prompt.tokens, *written.tokens)])
-    learned = torch.tensor(
-        [
-            is_written
-            for prompt, written in rows
-            for is_written in [False] * len(prompt.tokens) + [True] * len(written.tokens)
-        ]
-    )
-    sizes = torch.tensor([len(prompt.tokens) + len(written.tokens) for prompt, written in rows])
-    packed = PackedRows(tokens, sizes, starts=sizes.cumsum(0) - sizes, pad_token=pad_token, learned=learned)
-    return packed[torch.arange(len(rows))]
 
 
 def check(spec: TuningSpec, profile: Profile) -> None:
