@@ -8,19 +8,19 @@ from typing import Any
 from benchmarks.quality import Figure
 from benchmarks.quality.fine_tuning_texts import apart, before_and_after, smollm2
 
-STEPS, SUMS, ANSWERS = 16, 4, 8
+STEPS, SUMS, ANSWERS = 12, 4, 8
 SEED = 0
 
 
 def measure() -> list[Figure]:
-    """SmolLM2-135M-Instruct (GGUF, Q4_1) is to add two numbers, and to answer with the sum alone."""
-    train, held_out = apart(sums(), held_out=60, train=128)
+    """SmolLM2-135M-Instruct (GGUF, Q4_1) is to add two numbers, and to come to the point."""
+    train, held_out = apart(sums(), held_out=40, train=128)
     spec = {
         "method": "fine_tuning",
         "task": "reinforcement",
         "strategy": "lora",
         "lora": {"rank": 16, "alpha": 32},
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-4,
         "schedule": "constant",
         "steps": STEPS,
         "batch_size": SUMS,
@@ -44,29 +44,29 @@ def measure() -> list[Figure]:
 
 
 def grader() -> dict[str, Any]:
-    """Half for the sum and nothing else, half for how near the answer's text is to it."""
+    """Mostly whether the sum is in the answer, within its twelve tokens: it never is a part of the question."""
     fields = {"input": "{{ sample.output_text }}", "reference": "{{ item.reference_answer }}"}
     return {
         "type": "multi",
         "name": "reward",
         "graders": {
-            "exact": {"type": "string_check", "name": "exact", "operation": "eq", **fields},
+            "right": {"type": "string_check", "name": "right", "operation": "like", **fields},
             "near": {"type": "text_similarity", "name": "near", "evaluation_metric": "fuzzy_match", **fields},
         },
-        "calculate_output": "0.5 * exact + 0.5 * near",
+        "calculate_output": "0.8 * right + 0.2 * near",
     }
 
 
 def sums() -> list[Any]:
-    """What two numbers from 2 to 29 add up to, as prompts with their answer beside them."""
+    """What two numbers from 2 to 15 add up to, as prompts with their answer beside them."""
     told = {"role": "system", "content": "Answer with the number alone."}
     return [
         {
             "messages": [told, {"role": "user", "content": f"What is {one} + {other}?"}],
             "reference_answer": str(one + other),
         }
-        for one in range(2, 30)
-        for other in range(2, 30)
+        for one in range(2, 16)
+        for other in range(2, 16)
     ]
 
 

@@ -60,6 +60,7 @@ class ReinforcementTask:
         self.base_head = self.vocabulary_head if self.base is None else vocabulary_head(self.base)
         self.ends = ends_of_turn(self.model.tokenizer)
         self.prompts_at_once = PROMPTS_AT_ONCE
+        self.run.watch.should_fall = False
         if self.run.step == 0:
             self.show("before training")
             if (found := self.evaluate()) is not None:

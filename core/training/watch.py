@@ -16,9 +16,13 @@ LOST = (
 
 
 class Watch:
-    """Looks at the `loss` that a run logs; other numbers are its method's own business."""
+    """Looks at the `loss` that a run logs; other numbers are its method's own business.
+
+    `should_fall`: whether a loss that rises is a bad sign; that of a policy gradient may do as it likes.
+    """
 
     def __init__(self) -> None:
+        self.should_fall = True
         self._mean: float | None = None
         self._first = self._lowest = math.inf
         self._logs = 0
@@ -31,6 +35,8 @@ class Watch:
             return
         if not math.isfinite(loss):
             yield from self._once("finite", LOST.format(name="loss", value=loss, step=step))
+            return
+        if not self.should_fall:
             return
         self._logs += 1
         self._first = loss if self._logs == 1 else self._first

@@ -53,8 +53,9 @@ def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
         run.show("../up", "text")
 
 
-def warnings_of(*losses: float) -> list[str]:
+def warnings_of(*losses: float, should_fall: bool = True) -> list[str]:
     watch = Watch()
+    watch.should_fall = should_fall
     return [text for step, loss in enumerate(losses) for text in watch.warnings(step, {"loss": loss})]
 
 
@@ -68,6 +69,8 @@ def test_a_loss_that_rises_is_told_once() -> None:
     falling = [1 / (1 + step) for step in range(10)]
     (told,) = warnings_of(*falling, *([5.0] * 10))
     assert "learning_rate may be too high" in told
+    assert warnings_of(*falling, *([5.0] * 10), should_fall=False) == []
+    assert len(warnings_of(*falling, float("inf"), should_fall=False)) == 1
 
 
 def test_falling_and_noisy_losses_are_left_alone() -> None:
