@@ -30,6 +30,7 @@ from core.storage import Storage, file_key
 AT_ONCE = 2
 REMEMBERED = 256  # what was found, and refused
 BASES = 16  # whose tokenizers are kept
+FOLDERS = "check-"  # how the names of folders begin that are needed during a check
 STARTING_SECONDS = 60  # beyond those of reading: to open a base, however busy the machine is
 SETTINGS = {"task", "max_length", "too_long", "duplicates", "grader"}  # what of a spec makes a difference
 
@@ -120,7 +121,7 @@ class Checker:
 
     def _read(self, spec: MethodSpec, found: Inputs, *, examples: int) -> Findings:
         memory_bytes, seconds = self._settings.inspection_memory_bytes, self._settings.check_seconds
-        with tempfile.TemporaryDirectory(prefix="check-", dir=self._storage.incoming) as folder:
+        with tempfile.TemporaryDirectory(prefix=FOLDERS, dir=self._storage.incoming) as folder:
             order: dict[str, Any] = {
                 "spec": spec.model_dump(mode="json"),
                 "base": self._place_base(found["base"], Path(folder)) if "base" in found else None,

@@ -12,6 +12,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 
+from api.checking import FOLDERS, STARTING_SECONDS
 from api.collected import Collected
 from api.contents import forget
 from api.dependencies import Server
@@ -39,11 +40,13 @@ def collect_orphans(server: Server, collected: Collected) -> None:
 
 
 def _collect_incoming(server: Server, collected: Collected, before: float) -> None:
-    """Files that were streamed in, and folders of previews, by processes that were killed."""
+    """Files that were streamed in, and folders of previews and of checks, by processes that were killed."""
+    checking, preview = server.settings.check_seconds + STARTING_SECONDS, server.settings.preview_seconds
     for name in names_in(server.storage.incoming):
         found = folder_as_one(server.storage.scratch, f"incoming/{name}")
         path = server.storage.scratch / found.key
-        patience = server.settings.preview_seconds if path.is_dir() else 0.0
+        longest = checking if name.startswith(FOLDERS) else preview
+        patience = longest if path.is_dir() else 0.0
         if found.changed_at < before - patience and not is_locked(path):
             remove(path)
             collected.add("unfinished uploads", size=found.bytes)
