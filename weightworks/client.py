@@ -15,11 +15,12 @@ from weightworks.models import Models
 from weightworks.pipelines import Pipelines
 from weightworks.projects import Projects
 from weightworks.transport import Transport
+from weightworks.trials import Trials
 from weightworks.workers import Workers
 
 
 class Client:
-    """A server's files, methods, jobs, models, pipelines, keys, projects and workers.
+    """A server's files, methods, jobs, models, trials of them, pipelines, keys, projects and workers.
 
     Which server: the arguments, or WEIGHTWORKS_BASE_URL and WEIGHTWORKS_API_KEY, or the one that `weightworks up` runs
     on this machine (in `home`, WEIGHTWORKS_HOME, or ~/.weightworks). Raises NotConnected if none is known.
@@ -39,6 +40,7 @@ class Client:
         self.methods = Methods(self._transport)
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
+        self.trials = Trials(self._transport)
         self.pipelines = Pipelines(self._transport)
         self.api_keys = ApiKeys(self._transport)
         self.projects = Projects(self._transport)

@@ -54,10 +54,23 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, path: str, *, headers: Mapping[str, str] | None = None, max_retries: int | None = None
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        timeout: float = READ_SECONDS,
+        max_retries: int | None = None,
     ) -> Iterator[httpx.Response]:
-        """An open answer whose body is read as it comes; only opening it is tried again."""
-        response = self._open(lambda http: http.build_request("GET", path, headers=headers), max_retries)
+        """An open answer, to a body that is posted if there is one, read as it comes; only opening it is tried again.
+
+        `timeout`: how many seconds may pass without a byte.
+        """
+        method = "GET" if body is None else "POST"
+        waits = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
+        response = self._open(
+            lambda http: http.build_request(method, path, headers=headers, json=body, timeout=waits), max_retries
+        )
         try:
             yield response
         finally:

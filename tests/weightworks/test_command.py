@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from core.data.examples import write_images, write_table
+from tests.tiny import llama_zip
+from weightworks import Client
 from weightworks.jobs import Job
 
 COMMAND = Path(sys.executable).with_name("weightworks")
@@ -18,9 +20,11 @@ COMMAND = Path(sys.executable).with_name("weightworks")
 
 @pytest.fixture
 def run(weightworks_up: Any, tmp_path: Path) -> Any:
-    def run(*arguments: str, status: int = 0) -> str:
+    def run(*arguments: str, status: int = 0, typed: str | None = None) -> str:
         command = [COMMAND, "--home", str(weightworks_up.home), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=90)
+        done = subprocess.run(
+            command, cwd=tmp_path, input=typed, capture_output=True, text=True, check=False, timeout=90
+        )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stderr if status else done.stdout
 
@@ -119,3 +123,14 @@ def test_what_is_no_longer_wanted_is_deleted(run: Any, tmp_path: Path) -> None:
     for one in (job, file, model):
         assert one in run("delete", one, status=1)
     assert "begin with job, file, model" in run("delete", "something", status=2)
+
+
+def test_a_model_is_asked_and_compared(run: Any, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "tiny.zip").write_bytes(llama_zip())
+    model = client.files.upload(tmp_path / "tiny.zip", purpose="base-model").id
+    answer = run("chat", model, "say 1", "--max-tokens", "8")
+    assert len(answer) > 1
+    assert run("chat", "tiny", "--max-tokens", "8", typed="say 1\n") == answer
+    compared = json.loads(run("compare", model, "tiny", "--prompt", "say 1", "--max-tokens", "8", "--json"))
+    assert [one["text"] + "\n" for one in compared] == [answer, answer]
+    assert "was not tuned" in run("compare", model, "--prompt", "say 1", status=1)
