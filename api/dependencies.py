@@ -156,4 +156,20 @@ class Page:
     order: Annotated[Order, Query(description="By time: newest first (desc) or oldest first (asc).")] = "desc"
 
 
+@dataclass(frozen=True)
+class LongPage(Page):
+    """Of lists that clients of the hosted API ask for in larger parts."""
+
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 20
+
+
+@dataclass(frozen=True)
+class WholePage(Page):
+    """Of lists of which the openai client asks for one page, and takes it for all there is."""
+
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 1000
+
+
 PageDep = Annotated[Page, Depends()]
+LongPageDep = Annotated[LongPage, Depends()]
+WholePageDep = Annotated[WholePage, Depends()]

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import Caller, Page, PageDep, Reader, Server, ServerDep, Writer
+from api.dependencies import Caller, LongPageDep, Page, Reader, Server, ServerDep, Writer
 from api.filtering import METADATA_PARAMETER, wanted_metadata
 from api.fine_tuning.creating import create_job
 from api.fine_tuning.events import TYPES, fine_tuning_event_object, parse_event_id, stream_events, total_steps
@@ -50,7 +50,7 @@ async def create_fine_tuning_job(
 
 @router.get("", openapi_extra=METADATA_PARAMETER)
 def list_fine_tuning_jobs(
-    request: Request, caller: Reader, server: ServerDep, page: PageDep
+    request: Request, caller: Reader, server: ServerDep, page: LongPageDep
 ) -> ListOf[FineTuningJobObject]:
     """The project's jobs of method fine_tuning, wherever they were submitted; `metadata=null`: those without any."""
     with server.database.read() as session:
@@ -124,7 +124,7 @@ async def list_fine_tuning_events(
     request: Request,
     caller: Reader,
     server: ServerDep,
-    page: PageDep,
+    page: LongPageDep,
     stream: Annotated[bool, Query(description="All of them live, as with `Accept: text/event-stream`.")] = False,
     last_event_id: Annotated[str | None, Header(max_length=128, description="Go on behind this event.")] = None,
 ) -> Any:

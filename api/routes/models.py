@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.dependencies import PageDep, Reader, ServerDep, Writer
+from api.dependencies import Reader, ServerDep, WholePageDep, Writer
 from api.presenting import checkpoint_model_object, model_object, page_of
 from api.routes.files import delete_file
 from api.schemas import Deleted, ListOf, ModelObject
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("")
-def list_models(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[ModelObject]:
+def list_models(caller: Reader, server: ServerDep, page: WholePageDep) -> ListOf[ModelObject]:
     """The project's models, trained and uploaded."""
     with server.database.read() as session:
         found = trained_models.list_models(

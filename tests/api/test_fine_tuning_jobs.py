@@ -180,7 +180,7 @@ def test_lists_are_by_metadata_and_hold_native_jobs(http: httpx.Client, asked: d
     def listed(**wanted: Any) -> list[str]:
         return [job["id"] for job in http.get(JOBS, params=wanted).json()["data"]]
 
-    assert listed() == [native, marked, plain]
+    assert listed() == listed(limit=1000) == [native, marked, plain]
     assert listed(limit=1, after=native) == [marked]
     assert listed(**{"metadata[team]": "a", "metadata[empty]": ""}) == [marked]
     assert listed(**{"metadata[team]": "b"}) == []
@@ -303,6 +303,12 @@ def test_rows_are_packed_where_a_batch_fills_some(http: httpx.Client, asked: dic
     assert 2 <= spec["batch_size"] < 12 == job["hyperparameters"]["batch_size"]
     unpacked = spec_of(http, create(http, asked, hyperparameters=many, max_length=100, packing=False))
     assert (unpacked["packing"], unpacked["batch_size"]) == (False, 12)
+
+
+def test_all_models_come_at_once_as_the_client_wants_them(http: httpx.Client) -> None:
+    made = [upload(http, llama_zip(), name=f"llama-{number}.zip", purpose="base-model")["id"] for number in range(21)]
+    page = http.get("/v1/models").json()
+    assert ([model["id"] for model in page["data"]], page["has_more"]) == (made[::-1], False)
 
 
 def test_a_job_that_failed_says_why(service: Service, http: httpx.Client, asked: dict[str, Any]) -> None:
