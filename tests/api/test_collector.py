@@ -15,9 +15,10 @@ from sqlalchemy import update
 from core.jobs import leases
 from core.jobs.events import NewEvent
 from core.jobs.inputs import ModelInput
-from core.jobs.models import File, Job, Upload, new_id
+from core.jobs.models import File, Job, Upload, WebhookDelivery, new_id
 from core.placement import place_inputs
 from core.storage import artifact_key, checkpoint_key, file_key, sample_key
+from tests.api.receiver import Receiver
 from tests.api.service import Service, serving, sse, submit, table, upload, wait_for, work
 from tests.api.test_samples import show
 from tests.api.test_uploads import announce, complete, send
@@ -29,6 +30,7 @@ SETTINGS = {
     "KEEP_CHECKPOINTS_DAYS": "5",
     "KEEP_EVENTS_DAYS": "5",
     "KEEP_ARTIFACTS_DAYS": "5",
+    "KEEP_DELIVERIES_DAYS": "5",
     "PREVIEW_SECONDS": str(PREVIEW_SECONDS),
 }
 
@@ -238,3 +240,17 @@ def test_expired_files_and_uploads_go_with_their_contents(http: httpx.Client, se
     assert http.get(f"/v1/files/{needed['id']}/content").status_code == 200
     http.post(f"/v1/jobs/{job_id}/cancel").raise_for_status()
     wait_for(lambda: not service.storage.path(file_key(needed["sha256"])).exists())
+
+
+def test_what_webhooks_told_long_ago_is_forgotten(http: httpx.Client, service: Service) -> None:
+    with Receiver().serving() as receiver:
+        body = {"name": "ours", "url": receiver.url("told"), "event_types": ["job.cancelled"]}
+        place = f"/v1/webhook_endpoints/{http.post('/v1/webhook_endpoints', json=body).json()['id']}/deliveries"
+        for _ in range(2):
+            http.post(f"/v1/jobs/{submit(http, upload(http)['id'])['id']}/cancel").raise_for_status()
+        wait_for(lambda: [one["status"] for one in http.get(place).json()["data"]] == ["delivered"] * 2)
+    old, young = (one["id"] for one in http.get(place).json()["data"])
+    with service.database.write() as session:
+        session.get_one(WebhookDelivery, old).next_at = time.time() - 6 * 86400
+        session.get_one(WebhookDelivery, young).next_at = time.time() - 4 * 86400
+    wait_for(lambda: [one["id"] for one in http.get(place).json()["data"]] == [young])
