@@ -25,7 +25,7 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """`/status/503`: that status. `/third`: 500 twice, then 200. `/redirect`: to `/redirected`.
+    """`/status/503`: that status. `/third`: 500 twice, then 200. `/redirect`: to `/redirected`. `/held`: nothing once.
 
     `/endless`: a body without end; `/endless_head`: a head without end; `/silent`: nothing, until `release`.
     """
@@ -70,7 +70,7 @@ class Receiver:
         return Handler
 
     def answer(self, handler: BaseHTTPRequestHandler, kind: str, rest: str, count: int) -> None:
-        if kind == "silent":
+        if kind == "silent" or (kind == "held" and count == 1):
             self.release.wait(20)
             return
         if kind == "endless_head":

@@ -27,7 +27,9 @@ import pytest
 import zstandard
 from jsonschema import Draft202012Validator
 
-from tests.api.service import Service, new_project, serving, upload, wait_for
+from core.jobs.models import WebhookEndpoint
+from tests.api.receiver import Receiver
+from tests.api.service import Service, new_project, serving, submit, upload, wait_for
 from tests.faults import hostile_files as made
 from tests.faults.parts import repeating
 
@@ -43,6 +45,7 @@ LIMITS = {
     "WEIGHTWORKS_REFUSALS_PER_SECOND": "5",
     "WEIGHTWORKS_HEAD_SECONDS": "1.5",
     "WEIGHTWORKS_BODY_SECONDS": "1.5",
+    "WEIGHTWORKS_WEBHOOK_PRIVATE_ADDRESSES": "false",
 }
 
 
@@ -444,3 +447,42 @@ def test_guessing_keys_is_slow(service: Service, http: httpx.Client) -> None:
     found = Counter(status for status, _ in ask_often(service, "ww-guess", 400))
     assert set(found) == {401, 429}
     assert http.get("/v1/files").status_code == 200, "a known key from the same address"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "0", "2130706433", "0x7f.1", "10.0.0.1", "192.168.0.1", "172.16.0.1", "100.64.0.1"),
+        *(
+            "169.254.169.254",
+            "168.63.129.16",
+            "192.0.0.192",
+            "224.0.0.1",
+            "255.255.255.255",
+            "[::]",
+            "[::1]",
+            "[ff02::1]",
+        ),
+        *("[fe80::1]", "[fd00:ec2::254]", "[::ffff:127.0.0.1]", "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]", "[2001::1]"),
+    ],
+)
+def test_a_webhook_into_our_own_network_is_refused(http: httpx.Client, host: str) -> None:
+    body = {"name": "inwards", "url": f"http://{host}:6379/", "event_types": ["job.failed"]}
+    answer = http.post("/v1/webhook_endpoints", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "address_refused")
+    assert "is not on the internet" in answer.json()["error"]["message"]
+
+
+def test_a_webhook_that_came_to_point_inwards_is_not_sent(service: Service, http: httpx.Client) -> None:
+    """As a name's owner can have it: the row is changed here, for want of a name server."""
+    with Receiver().serving() as receiver:
+        body = {"name": "inwards", "url": "https://8.8.8.8/", "event_types": ["job.cancelled"]}
+        place = f"/v1/webhook_endpoints/{http.post('/v1/webhook_endpoints', json=body).json()['id']}"
+        with service.database.write() as session:
+            session.get_one(WebhookEndpoint, place.rpartition("/")[2]).url = receiver.url("inwards")
+        http.post(f"/v1/jobs/{submit(http, upload(http)['id'])['id']}/cancel").raise_for_status()
+        tried = wait_for(lambda: [one for one in http.get(f"{place}/deliveries").json()["data"] if one["tries"]])
+        assert "is not on the internet" in tried[0]["error"]
+        assert http.post(f"{place}/test").json()["error"]["code"] == "endpoint_unreachable"
+        assert receiver.requests == []
+    http.delete(place).raise_for_status()
