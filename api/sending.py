@@ -32,6 +32,7 @@ from core.settings import Settings
 
 AT_ONCE = 32
 OF_PROJECT_AT_ONCE = 4  # so that one whose receivers are slow holds up nobody else
+AWAY_SECONDS = 2.0  # a database that cannot be reached is left alone for so long
 CLAIMED_FOR = 3.0  # times as long as a receiver may take: time to note the outcome, too
 
 log = logging.getLogger("weightworks.webhooks")
@@ -76,6 +77,7 @@ class Sender:
                 await self._start_due()
             except SQLAlchemyError as error:
                 log.warning("webhooks: the database cannot be reached: %s", str(error).partition("\n")[0])
+                await asyncio.sleep(AWAY_SECONDS)
             except Exception:  # whatever it is, the next look must come
                 log.exception("webhooks could not be sent")
 

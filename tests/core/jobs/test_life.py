@@ -28,14 +28,14 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, QuotaReached, QuotaUsedUp, WeightworksError
-from core.jobs import leases, quotas, store
+from core.jobs import leases, quotas, store, webhooks
 from core.jobs.claimable import LONGEST_RETRY_SECONDS
 from core.jobs.database import Database, database_now
 from core.jobs.events import NewEvent, as_row
 from core.jobs.leases import Claim, LeaseLost, Suspect
-from core.jobs.models import Attempt, Base, Dependency, Event, Job, Project, WorkerSlot
+from core.jobs.models import Attempt, Base, Dependency, Event, Job, Project, WebhookDelivery, WorkerSlot
 from core.jobs.quotas import UNLIMITED
-from core.jobs.status import TERMINAL, TRANSITIONS, UNFINISHED, Asked, Status
+from core.jobs.status import TERMINAL, TRANSITIONS, UNFINISHED, Asked, Status, WebhookEvent
 from core.jobs.waiting import Wait, WaitsFor, waits_of
 from core.jobs.workers import beat
 from core.spec import MethodSpec
@@ -45,6 +45,7 @@ STEPS = 40
 HOUR = 3600.0
 BEAT_SECONDS = 1e6  # the workers of this test never go
 DEVICES = {"gpu": ("auto", "cpu", "cuda"), "cpu": ("auto", "cpu")}
+TELLING = "p-0"  # the project that has a webhook
 LIMITS = st.sampled_from([None, None, 0, 1, 2])
 
 ASKED = {
@@ -72,6 +73,7 @@ class Rows:
     attempts: dict[str, list[Attempt]] = field(default_factory=lambda: defaultdict(list))
     events: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     needs: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    told: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by webhooks
 
     @classmethod
     def read(cls, session: Session) -> Rows:
@@ -86,6 +88,8 @@ class Rows:
             rows.events[event.job_id].append(event)
         for dependency in session.scalars(select(Dependency)):
             rows.needs[dependency.job_id].append(dependency.needs_id)
+        for delivery in session.scalars(select(WebhookDelivery).order_by(WebhookDelivery.id)):
+            rows.told[delivery.body["data"]["id"]].append(delivery.event_type)
         return rows
 
     # The slow and obvious formulas.
@@ -154,6 +158,7 @@ class Life(RuleBasedStateMachine):
                 own = {"max_running_jobs": most, "max_unfinished_jobs": unfinished if number == 0 else None}
                 gpu_quota = 100 if gpu and number == 1 else None
                 session.add(Project(id=f"p-{number}", name=f"{number}", created_at=0, max_gpu_seconds=gpu_quota, **own))
+            webhooks.create_endpoint(session, TELLING, name="all", url="https://a.b/", event_types=list(WebhookEvent))
             for name in DEVICES:
                 beat(session, name, host="here", has_gpu=name == "gpu", is_draining=False, is_asked=False)
         self.claims: list[Claim] = []
@@ -410,6 +415,9 @@ class Life(RuleBasedStateMachine):
         assert 0 <= job.attempt <= job.max_attempts
         assert not (job.status is Status.QUEUED and job.attempt >= job.max_attempts), "no attempt is left for it"
         self.check_events(rows.events[job.id], job)
+        ends = [event.data["status"] for event in rows.events[job.id] if event.type == "status"]
+        told = [f"job.{status}" for status in ends if Status(status) in TERMINAL]
+        assert rows.told[job.id] == (told if job.project_id == TELLING else [])
         if any(rows.jobs[needed].status in (Status.FAILED, Status.CANCELLED) for needed in rows.needs[job.id]):
             assert job.status in TERMINAL
         if job.status in (Status.QUEUED, Status.PAUSED):

@@ -14,7 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from benchmarks.service.rows import fill
-from core.jobs import files, keys, leases, quotas, retention, store, trained_models, waiting
+from core.jobs import deliveries, files, keys, leases, quotas, retention, store, trained_models, waiting
 from core.jobs.database import Database
 from core.jobs.details import details_of
 from core.jobs.events import EventId, list_events
@@ -132,6 +132,10 @@ OTHERS: dict[str, Callable[[Session], Any]] = {
     ),
     "whether a file is needed": partial(files.refuse_while_needed, project_id=PROJECT, reference="file-2"),
     "expired files": retention.expired_files,
+    "what webhooks have to tell": deliveries.is_any_due,
+    "webhooks to be sent": partial(
+        deliveries.claim_due, seconds=30, limit=32, under_way={"proj-1": 4}, most_of_project=4
+    ),
     "a cancel": partial(store.cancel_job, project_id=PROJECT, job_id=QUEUED),
 }
 
