@@ -137,6 +137,9 @@ def test_a_permitted_project_uses_the_checkpoint_and_sees_nothing_else(
     job = other.post("/v1/jobs", json=spec)
     assert job.status_code == 202, job.text
     assert [job["id"] for job in other.get("/v1/jobs").json()["data"]] == [job.json()["id"]]
+    again = other.post("/v1/fine_tuning/jobs", json={"model": name, "training_file": theirs})
+    assert (again.status_code, again.json().get("model")) == (200, name), again.text
+    other.post(f"/v1/fine_tuning/jobs/{again.json()['id']}/cancel").raise_for_status()
     for path in (f"jobs/{tuned.job_id}", f"jobs/{tuned.job_id}/checkpoints/{checkpoint}", f"models/{tuned.base}"):
         assert other.get(f"/v1/{path}").status_code == 404
     assert other.get(here).status_code == other.delete(f"{here}/{granted[0]['id']}").status_code == 404
