@@ -54,9 +54,9 @@ def client(service: Service, hub: Hub) -> Iterator[httpx.Client]:
         yield client
 
 
-def ended(client: httpx.Client, **asked: str) -> dict[str, Any]:
+def ended(client: httpx.Client) -> dict[str, Any]:
     """A fetch once it is over."""
-    answer = client.post("/v1/models", json={"name": NAME, **asked})
+    answer = client.post("/v1/models", json={"name": NAME})
     assert answer.status_code == 202, answer.text
     return until_ended(client, answer.json()["id"])
 
@@ -137,30 +137,26 @@ def test_what_a_try_has_fetched_the_next_does_not_fetch_again(client: httpx.Clie
 
 
 @pytest.mark.parametrize(
-    ("changes", "asked", "code", "cure"),
+    ("changes", "code", "cure"),
     [
-        ({"models": {}}, {}, "hub_model_not_found", "WEIGHTWORKS_HUB_TOKEN"),
-        ({}, {"revision": "v9"}, "hub_no_revision", "no revision 'v9'"),
-        ({"models": {NAME: {"pytorch_model.bin": PICKLE}}}, {}, "hub_no_weights", "with safetensors"),
-        ({"models": {NAME: {"a.gguf": b"GGUF", "b.gguf": b"GGUF"}}}, {}, "hub_no_weights", "upload the one"),
-        ({"models": {NAME: {"config.json": b"{}", "model.safetensors": b"x"}}}, {}, "invalid_data", "it is cut short"),
-        ({"is_down": True}, {}, "hub_unreachable", "ask again"),
+        ({"models": {}}, "hub_model_not_found", "WEIGHTWORKS_HUB_TOKEN"),
+        ({"models": {NAME: {"config.json": b"{}", "model.safetensors": b"x"}}}, "invalid_data", "it is cut short"),
+        ({"is_down": True}, "hub_unreachable", "ask again"),
     ],
-    ids=["unknown", "revision", "pickles", "many", "broken", "down"],
+    ids=["unknown", "broken", "down"],
 )
 def test_a_failure_tells_its_cure(
-    client: httpx.Client, hub: Hub, changes: dict[str, Any], asked: dict[str, str], code: str, cure: str
+    client: httpx.Client, hub: Hub, changes: dict[str, Any], code: str, cure: str
 ) -> None:
     for name, value in changes.items():
         setattr(hub, name, value)
-    fetch = ended(client, **asked)
+    fetch = ended(client)
     assert (fetch["status"], fetch["error"]["code"]) == ("failed", code), fetch
     assert cure in json.dumps(fetch["error"])
     assert client.get("/v1/models").json()["data"] == []
-    if not asked:
-        dataset = upload(client, conversations(), name="chat.jsonl")["id"]
-        refused = client.post("/v1/fine_tuning/jobs", json={"model": NAME, "training_file": dataset})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (404, code)
+    dataset = upload(client, conversations(), name="chat.jsonl")["id"]
+    refused = client.post("/v1/fine_tuning/jobs", json={"model": NAME, "training_file": dataset})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, code)
 
 
 def test_a_fetch_of_a_server_that_is_silent_is_lost(client: httpx.Client, service: Service) -> None:

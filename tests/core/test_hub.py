@@ -68,3 +68,5 @@ def test_a_gated_model_asks_for_a_token_and_its_terms(hub: Hub, tmp_path: Path) 
     assert refused.value.code == "hub_model_gated"
     assert not (tmp_path / "model.zip").exists()
     assert hub.asked_of("files") == []
+    with pytest.raises(NotFound, match="no revision 'v9'"):
+        fetch(order(hub, tmp_path, revision="v9"))
