@@ -47,7 +47,8 @@ class Sender:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._nudged = asyncio.Event()
-        self._under_way: Counter[str] = Counter()  # by project
+        self._under_way: Counter[str] = Counter()  # deliveries, by project
+        self._asked_for: Counter[str] = Counter()  # what requests wait for, by project
         self._tasks: set[asyncio.Task[None]] = set()
 
     def nudge(self) -> None:
@@ -57,14 +58,14 @@ class Sender:
 
     @contextmanager
     def place(self, project_id: str) -> Iterator[None]:
-        """A place among the requests of a project; raises TooManyRequests where all are taken."""
-        if self._under_way[project_id] >= OF_PROJECT_AT_ONCE:
-            raise TooManyRequests("your webhooks' receivers are slow to answer; ask again in a moment", retry_after=1.0)
-        self._under_way[project_id] += 1
+        """A place for what a project asks to have sent or looked up now; raises TooManyRequests where all are taken."""
+        if self._asked_for[project_id] >= OF_PROJECT_AT_ONCE:
+            raise TooManyRequests("you ask for much of this at once; ask again in a moment", retry_after=1.0)
+        self._asked_for[project_id] += 1
         try:
             yield
         finally:
-            self._free(project_id)
+            _give_back(self._asked_for, project_id)
 
     async def run(self) -> None:
         """Until cancelled: look when nudged, and now and then."""
@@ -118,7 +119,8 @@ class Sender:
         except Exception:
             log.exception("webhook %s could not be sent", one.delivery_id)
         finally:
-            self._free(one.project_id)
+            _give_back(self._under_way, one.project_id)
+            self._nudged.set()  # others of this project may wait for the place
 
     async def _send(self, one: Try) -> Outcome:
         try:
@@ -142,11 +144,11 @@ class Sender:
         with self._database.write() as session:
             deliveries.note_outcome(session, one, outcome, pause_factor=self._settings.webhook_pause_factor)
 
-    def _free(self, project_id: str) -> None:
-        self._under_way[project_id] -= 1
-        if not self._under_way[project_id]:
-            del self._under_way[project_id]
-        self._nudged.set()
+
+def _give_back(places: Counter[str], project_id: str) -> None:
+    places[project_id] -= 1
+    if not places[project_id]:
+        del places[project_id]
 
 
 def signed_headers(message_id: str, body: bytes, *, secrets: Sequence[str], now: float) -> dict[str, str]:

@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -169,7 +170,17 @@ def test_a_slow_receiver_holds_up_nobody_else(service: Service, http: httpx.Clie
         receiver.at("swift")
         assert time.monotonic() - started < 1.0
         delivery(other, endpoint, "delivered")
+    changed = http.post(f"/v1/webhook_endpoints/{slow['id']}", json={"url": receiver.url("mended")})
+    assert changed.status_code == 200, changed.text  # the cure does not wait for what it cures
     http.delete(f"/v1/webhook_endpoints/{slow['id']}").raise_for_status()
+
+
+def test_samples_wait_in_nobodys_way_but_are_so_many_at_once(http: httpx.Client, receiver: Receiver) -> None:
+    place = f"/v1/webhook_endpoints/{add_endpoint(http, receiver.url('silent'))['id']}/test"
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(lambda _: http.post(place), range(6)))
+    assert Counter(answer.status_code for answer in answers) == {400: 4, 429: 2}
+    assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 429} == {"1"}
 
 
 def test_an_endpoint_is_made_changed_listed_and_deleted(http: httpx.Client, receiver: Receiver) -> None:
