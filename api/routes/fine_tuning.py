@@ -100,7 +100,7 @@ def _changed(
     should_wake: bool = False,
 ) -> FineTuningJobObject:
     with server.database.write() as session:
-        _get(session, caller, job_id)
+        fine_tuning_job(session, caller, job_id)
         job = change(session, caller.project_id, job_id)
     server.announce(session, wake=[job.device] if should_wake else [])
     return _shown(server, caller, job_id)
@@ -108,10 +108,11 @@ def _changed(
 
 def _shown(server: Server, caller: Caller, job_id: str) -> FineTuningJobObject:
     with server.database.read() as session:
-        return fine_tuning_job_objects(session, [_get(session, caller, job_id)])[0]
+        return fine_tuning_job_objects(session, [fine_tuning_job(session, caller, job_id)])[0]
 
 
-def _get(session: Session, caller: Caller, job_id: str) -> Job:
+def fine_tuning_job(session: Session, caller: Caller, job_id: str) -> Job:
+    """The project's job of that id; raises NotFound, saying where a job of another method is."""
     job = store.get_job(session, caller.project_id, job_id)
     if job.method != METHOD:
         raise NotFound(f"{job_id} is a job of method {job.method}: it is at /v1/jobs/{job_id}", param="job_id")
@@ -141,7 +142,7 @@ async def list_fine_tuning_events(
 def _page(server: Server, caller: Caller, job_id: str, page: Page) -> ListOf[FineTuningEventObject]:
     after = parse_event_id(page.after) if page.after else None
     with server.database.read() as session:
-        total = total_steps(_get(session, caller, job_id))
+        total = total_steps(fine_tuning_job(session, caller, job_id))
         found = list_events(
             session, job_id, after=after, types=TYPES, limit=page.limit + 1, newest_first=page.order == "desc"
         )

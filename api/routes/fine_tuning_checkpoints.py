@@ -15,6 +15,7 @@ from api.checkpoint_answers import (
 )
 from api.dependencies import Admin, Page, PageDep, Reader, ServerDep
 from api.presenting import page_of
+from api.routes.fine_tuning import fine_tuning_job
 from api.schemas import Deleted, ListOf
 from core.errors import NotFound
 from core.jobs import permissions, store
@@ -38,7 +39,7 @@ def list_fine_tuning_checkpoints(
 ) -> ListOf[FineTuningCheckpointObject]:
     """The job's checkpoints that can be used as models, the newest first: of the last epochs, and of none before."""
     with server.database.read() as session:
-        job = store.get_job(session, caller.project_id, job_id)
+        job = fine_tuning_job(session, caller, job_id)
         rows = [row for row in store.list_checkpoints(session, job_id) if row.is_epoch]
         if page.order == "asc":
             rows.reverse()

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.service import ADMIN_KEY, Service, Worker, new_project, upload, work
+from tests.api.service import ADMIN_KEY, Service, Worker, new_project, submit, upload, work
 from tests.tiny import conversations, llama_zip
 
 
@@ -81,6 +81,8 @@ def test_those_of_epochs_are_listed_with_name_and_metrics(http: httpx.Client, tu
     assert (len(first["data"]), first["has_more"]) == (1, True)
     assert [one["id"] for one in listed(http, tuned.job_id, after=first["last_id"])["data"]] == ids[:1]
     assert http.get(f"/v1/fine_tuning/jobs/{tuned.job_id}/checkpoints?after=ckpt-1").status_code == 404
+    other = submit(http, upload(http)["id"])["id"]
+    assert http.get(f"/v1/fine_tuning/jobs/{other}/checkpoints").status_code == 404
     model = http.get(f"/v1/models/{newest['fine_tuned_model_checkpoint']}").raise_for_status().json()
     assert (model["id"], model["job"]) == (newest["fine_tuned_model_checkpoint"], tuned.job_id)
 
