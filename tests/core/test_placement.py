@@ -27,6 +27,7 @@ def test_a_checkpoint_comes_with_all_that_it_stands_on(storage: Storage, tmp_pat
     for key, content in keys.items():
         (tmp_path / "source").write_bytes(content)
         storage.link(tmp_path / "source", key)
+        (tmp_path / "source").unlink()  # on a disk, storage has the file itself
     uploaded = FileInput("file-1", "tiny.zip", SHA256, is_model=True)
     first = CheckpointInput("ckpt-1", "job-1", 10, "k-1", "1", uploaded)
     second = CheckpointInput("ckpt-2", "job-2", 20, "k-2", "2", first)
