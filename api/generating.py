@@ -205,7 +205,7 @@ class ServingProcess:
             process = subprocess.Popen(
                 [sys.executable, "-m", "core.serving", str(theirs.fileno()), str(os.getpid()), json.dumps(options)],
                 cwd=ROOT,
-                env=learning_environment(os.environ),
+                env={**learning_environment(os.environ), "TQDM_DISABLE": "1"},  # bars of what it opens
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
             )

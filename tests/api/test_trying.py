@@ -363,3 +363,16 @@ def test_a_process_that_is_killed_is_told_of_and_replaced(
     assert error["code"] == "serving_ended"
     assert chat(http, base).json()["choices"] == whole
     assert serving_process(serving_service).pid != before.pid
+
+
+def test_a_server_that_stops_ends_what_it_writes(serving_service: Service, http: httpx.Client, base: str) -> None:
+    """The last of these tests: nothing answers behind it."""
+    body = {"model": base, "messages": MESSAGES, "n": 16, "max_tokens": 900, "stream": True}
+    with http.stream("POST", "/v1/chat/completions", json=body) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        child = serving_process(serving_service)
+        serving_service.api.process.terminate()
+        *_, last = [line for line in lines if line]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "unavailable"
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
