@@ -22,9 +22,9 @@ from typing import Any
 from benchmarks.quality.fine_tuning_texts import smollm2
 from core.environment import learning_environment
 
-TOKENS = 96
-ROUNDS = 5
-TRAINING_SECONDS = 20.0
+TOKENS = 64
+ROUNDS = 3
+TRAINING_SECONDS = 10.0
 MESSAGES = [{"role": "user", "content": "Explain in a few sentences how a bicycle stays upright."}]
 NAMES = ("weightworks", "transformers")
 
@@ -173,9 +173,12 @@ def main() -> None:
     """Print both."""
     rates = generation_rates()
     for name, found in rates.items():
-        print(f"{name}: {statistics.median(found):.2f} tokens a CPU second ({min(found):.2f} to {max(found):.2f})")
+        print(
+            f"{name}: {statistics.median(found):.2f} tokens a CPU second ({min(found):.2f} to {max(found):.2f})",
+            flush=True,
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"peak memory of this process: {peak:.0f} MiB")
+    print(f"peak memory of this process: {peak:.0f} MiB", flush=True)
     for name, rate in training_rates().items():
         print(f"{name}: {rate:.2f}")
 
