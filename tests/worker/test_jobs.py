@@ -79,7 +79,7 @@ def test_a_job_succeeds_with_its_artifacts_and_all_its_events(service) -> None:
     assert (in_redis[0].type, in_redis[0].data) == ("status", events[-1].data)
     published = [(event.fence, event.seq) for event in service.publisher.published(job_id)]
     assert published == [(event.fence, event.seq) for event in events if event.fence > 0]
-    assert not (service.storage.root / "runs" / job_id).exists()
+    service.until(lambda: not (service.storage.root / "runs" / job_id).exists())
 
 
 def test_a_cancel_in_the_middle_leaves_weights(service, long_spec) -> None:
