@@ -17,6 +17,7 @@ from safetensors.torch import load
 
 from core.catalog import method_named
 from core.jobs.leases import latest_checkpoints
+from core.storage import file_key
 from core.storage.objects import ObjectStorage
 from tests.api.service import (
     ADMIN_KEY,
@@ -30,6 +31,7 @@ from tests.api.service import (
     wait_for,
 )
 from tests.s3 import ACCESS_KEY, S3, SECRET_KEY, Wire, open_bucket, settings_of
+from tests.tiny import conversations, llama_zip
 from weightworks import Client
 
 PART_BYTES = 2**19
@@ -188,6 +190,20 @@ def test_a_job_that_is_killed_goes_on_from_its_checkpoint_in_the_bucket(site: Si
     wait_for(lambda: {key for key in site.keys(f"jobs/{job_id}") if "/checkpoints/" in key} == known)
     assert site.http.delete(f"/v1/jobs/{undisturbed}").is_success
     assert site.keys(f"jobs/{undisturbed}") == set()
+
+
+def test_the_results_of_a_fine_tuning_job_are_a_file_in_the_bucket(site: Site) -> None:
+    upload(site.http, llama_zip(), name="tiny.zip", purpose="base-model")
+    data = upload(site.http, conversations(), name="data.jsonl", purpose="fine-tune")["id"]
+    asked = {"model": "tiny", "training_file": data, "hyperparameters": {"n_epochs": 1, "batch_size": 6}, "samples": 0}
+    job_id = site.http.post("/v1/fine_tuning/jobs", json=asked).raise_for_status().json()["id"]
+    assert site.until_ended(job_id)["status"] == "succeeded"
+    (results,) = site.http.get(f"/v1/fine_tuning/jobs/{job_id}").json()["result_files"]
+    told = site.http.get(f"/v1/files/{results}").json()
+    assert file_key(told["sha256"]) in site.keys("files")
+    content = httpx.get(site.http.get(f"/v1/files/{results}/content").headers["location"]).content
+    assert sha256(content) == told["sha256"]
+    assert [line.partition(b",")[0] for line in content.splitlines()] == [b"step", b"1", b"2"]
 
 
 def test_a_job_lives_through_a_storage_that_is_away_for_a_while(site: Site, dataset: str) -> None:
