@@ -19,7 +19,7 @@ from api import submission
 from api.readers import Readers
 from core.checking import Findings, is_checked
 from core.data.model_archive import READING
-from core.errors import InvalidData, InvalidRequest, WeightworksError
+from core.errors import InvalidData, InvalidRequest, InvalidSpec, WeightworksError
 from core.forking import TOO_DEMANDING
 from core.jobs.database import Database
 from core.jobs.inputs import CheckpointInput, FileInput, Input, ModelInput
@@ -88,7 +88,7 @@ class Checker:
                 profile, found = submission.data_to_check(session, project_id, spec, local=local)
             return Verdict(self._findings(spec, found, examples=profile.examples))
         except InvalidRequest as error:
-            return Verdict(refusal=copy.copy(error))  # what is remembered is raised again, and may be added to
+            return Verdict(refusal=error)
 
     def close(self) -> None:
         """End the process, and forget the bases."""
@@ -100,24 +100,28 @@ class Checker:
         settings = spec.model_dump(mode="json", include=SETTINGS)
         key = _key_of({**settings, **{name: _identity(one) for name, one in found.items()}})
         with self._lock:
-            known = self._known.get(key)
-            if known is None:
-                future = self._known[key] = Future()
-                if len(self._known) > REMEMBERED:
-                    self._known.popitem(last=False)
-            else:
-                self._known.move_to_end(key)
-        if known is not None:
-            return known.result()
+            is_mine = key not in self._known
+            future = self._known.setdefault(key, Future())
+            self._known.move_to_end(key)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        if is_mine:
+            self._fulfil(future, key, spec, found, examples=examples)
+        error = future.exception()
+        if error is not None:
+            raise copy.copy(error)  # what is remembered is raised again, and may be added to
+        return future.result()
+
+    def _fulfil(self, future: Future[Findings], key: str, spec: MethodSpec, found: Inputs, *, examples: int) -> None:
+        """Read, and forget what may go well another time: it was no fault of the data, or took too long just now."""
         try:
             with self._turns:
                 future.set_result(self._read(spec, found, examples=examples))
         except BaseException as error:
-            future.set_exception(error)
-            if not isinstance(error, InvalidRequest):  # it may go well another time
+            if not isinstance(error, InvalidData | InvalidSpec) or error.code == TOO_DEMANDING:
                 with self._lock:
                     self._known.pop(key, None)
-        return future.result()
+            future.set_exception(error)
 
     def _read(self, spec: MethodSpec, found: Inputs, *, examples: int) -> Findings:
         memory_bytes, seconds = self._settings.inspection_memory_bytes, self._settings.check_seconds

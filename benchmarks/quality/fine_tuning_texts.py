@@ -74,7 +74,7 @@ def preferences() -> list[Figure]:
         "strategy": "lora",
         "lora": {"rank": 16, "alpha": 32},
         "learning_rate": 5e-4,
-        "epochs": 2,
+        "epochs": 1,
         "batch_size": 4,
         "precision": "bfloat16",
         "seed": SEED,

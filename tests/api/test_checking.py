@@ -24,6 +24,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 @pytest.fixture(scope="module")
 def http(service: Service) -> Iterator[httpx.Client]:
     with service.client(new_project(service)) as client:
+        client.timeout = httpx.Timeout(120)  # the process that checks starts with the first of them
         yield client
 
 
@@ -222,8 +223,12 @@ def test_what_was_checked_is_remembered(service: Service, http: httpx.Client, ba
     body = spec(base, send(http, [*GOOD, chat("Again?", "Again.")]))
     assert http.post("/v1/jobs", json=body).status_code == 202
     checker = next(child for child in service.api.process.children() if "core.checking" in " ".join(child.cmdline()))
+    bad = {"jobs": {"tune": spec(base, send(http, [*GOOD, *GOOD]))}}
+    error = refused(http, bad, "/v1/pipelines")
     checker.suspend()
     try:
         assert http.post("/v1/jobs", json={**body, "learning_rate": 0.5}).status_code == 202
+        assert refused(http, bad, "/v1/pipelines") == error
+        assert refused(http, bad["jobs"]["tune"])["param"] == "dataset"
     finally:
         checker.resume()
