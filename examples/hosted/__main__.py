@@ -35,7 +35,9 @@ def main() -> None:
         for name, count in write_conversations(folder).items():
             console.print(f"   {name}: {count} conversations", highlight=False)
         console.print("[bold]2.[/] Starting Weightworks, and uploading SmolLM2-135M-Instruct")
-        with server(folder / "home") as ours:
+        home = folder / "home"
+        home.mkdir()
+        with server(home) as ours:
             upload_base(ours)
             console.print(f"[bold]3.[/] python {SCRIPT.name}, which knows nothing of Weightworks", highlight=False)
             run_script(ours, folder)

@@ -12,7 +12,7 @@ from benchmarks.quality.fine_tuning_texts import instructions
 
 SEED = 0
 HELD_OUT = 10
-OTHERS = 60  # questions about other things, so that the model does not speak of itself alone
+OTHERS = 40  # questions about other things, so that the model does not speak of itself alone
 
 
 def write_conversations(folder: Path) -> dict[str, int]:

@@ -29,16 +29,15 @@ async def try_graders(place: Place) -> None:
     validated = await answer(graders.validate(grader=GRADER))
     assert validated.grader.to_dict() == GRADER
     saw("fine_tuning.alpha.graders.validate", grader=validated.grader.name)
+    both = {"exact": GRADER, "close": SIMILARITY}
+    multi = {"type": "multi", "name": "both", "graders": both, "calculate_output": "0.75 * exact + 0.25 * close"}
     rewards = [await reward(place, GRADER, sample) for sample in ("8", "9")]
-    assert rewards == [1.0, 0.0]
-    close = await reward(place, SIMILARITY, "8")
-    assert close == 1.0
-    both = {"next number": GRADER, "close": SIMILARITY}
-    multi = {"type": "multi", "name": "both", "graders": both, "calculate_output": "next number * 0.5"}
+    assert [*rewards, await reward(place, SIMILARITY, "8"), await reward(place, multi, "8")] == [1.0, 0.0, 1.0, 1.0]
+    python = {"type": "python", "name": "own", "source": "def grade(sample, item): return 1"}
     error = await refused(
-        lambda: graders.run(grader=multi, model_sample="8", item={"next": "8"}), openai.UnprocessableEntityError
+        lambda: graders.run(grader=python, model_sample="8", item={}), openai.UnprocessableEntityError
     )
-    saw("fine_tuning.alpha.graders.run", rewards=rewards, refused=error.message)
+    saw("fine_tuning.alpha.graders.run", rewards=rewards, refused=error.body["message"])
 
 
 async def reward(place: Place, grader: Any, sample: str) -> float:
