@@ -97,6 +97,6 @@ class Readers:
             try:
                 socket.send_fds(self.start(), [b"."], [descriptor])
             except OSError:
-                log.warning("the process of %s has ended; another is started", self._module)
+                log.info("the process of %s has ended; another is started", self._module)
                 self.close()
                 socket.send_fds(self.start(), [b"."], [descriptor])

@@ -38,6 +38,7 @@ from core.tasks.rendering import Room, render_conversation, render_pair, render_
 from core.tasks.task import TuningSpec
 
 FEW_COPIES = 0.05  # of the examples: what is more is a mistake
+IDLE_SECONDS = 600.0
 NAMED = 10  # lines in a warning
 
 
@@ -239,4 +240,4 @@ def _warm_up() -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), _answer, warm_up=_warm_up)
+    serve(int(sys.argv[1]), _answer, warm_up=_warm_up, idle_seconds=IDLE_SECONDS)

@@ -29,8 +29,16 @@ ANSWER_BYTES = 8 * 2**20  # a profile becomes a row, and is read with every list
 Order = Mapping[str, Any]
 
 
-def serve(descriptor: int, answer: Callable[[Order], Any], *, warm_up: Callable[[], None]) -> None:
+def serve(
+    descriptor: int,
+    answer: Callable[[Order], Any],
+    *,
+    warm_up: Callable[[], None],
+    idle_seconds: float | None = None,
+) -> None:
     """Fork a reader for each order until the other end closes; `warm_up` imports ahead of time what they need.
+
+    `idle_seconds`: without an order and a reader for so long, this ends too.
 
     Every order says what it may take: `memory_bytes`, `seconds`. `answer`: what it found, as JSON can hold it; the
     WeightworksErrors that it raises are told.
@@ -39,12 +47,25 @@ def serve(descriptor: int, answer: Callable[[Order], Any], *, warm_up: Callable[
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a reader ended
     warm_up()
     orders = socket.socket(fileno=descriptor)
+    orders.settimeout(idle_seconds)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(orders, 1, 1)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(orders, 1, 1)
+        except TimeoutError:
+            if not _has_readers():
+                orders.shutdown(socket.SHUT_RD)  # whoever sends from now on is told; what was sent before is answered
+            continue
         if not message:
             return
         with socket.socket(fileno=descriptors[0]) as asked:
             _fork(answer, asked, orders)
+
+
+def _has_readers() -> bool:
+    try:
+        return os.waitpid(-1, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        return False
 
 
 def _fork(answer: Callable[[Order], Any], asked: socket.socket, orders: socket.socket) -> None:
