@@ -58,9 +58,8 @@ def generate(model: LanguageModel, asked: Asked) -> Iterator[list[Message]]:
 
     Raises InvalidRequest before the first step for a prompt that the model cannot be given.
     """
-    tokens = _prompt(model, asked)
+    tokens, ends = _prompt(model, asked)
     most = _most_tokens(model, asked, len(tokens))
-    ends = model.turn_ends if asked.messages is not None else model.text_ends
     context = [] if asked.messages is not None else tokens[-CONTEXT_TOKENS:]
     _check_bias(model, asked)
     yield [{"type": "started", "prompt_tokens": len(tokens)}]
@@ -97,31 +96,32 @@ def generate(model: LanguageModel, asked: Asked) -> Iterator[list[Message]]:
             logits = _logits(model, [[drawn[row].token] for row in going_on], cache)
 
 
-def _prompt(model: LanguageModel, asked: Asked) -> list[int]:
+def _prompt(model: LanguageModel, asked: Asked) -> tuple[list[int], frozenset[int]]:
+    """What the model is given, and the tokens that end what it writes."""
     if asked.messages is not None:
         try:
-            return prompt_tokens(model.tokenizer, asked.messages, tools=asked.tools)
+            return prompt_tokens(model.tokenizer, asked.messages, tools=asked.tools), model.turn_ends
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
-            raise InvalidRequest(
-                f"the model's chat template refuses these messages: {error}", param="messages"
-            ) from None
+            message = f"the model's chat template refuses these messages: {error}"
+            raise InvalidRequest(message, param="messages") from None
     if isinstance(asked.prompt, str):
-        tokens = list(model.tokenizer(asked.prompt, verbose=False)["input_ids"])
-        while (
-            len(tokens) > 1
-            and tokens[-1] == model.tokenizer.eos_token_id
-            and not asked.prompt.endswith(model.tokenizer.eos_token)
-        ):
-            tokens.pop()  # a tokenizer that ends every text would leave nothing to go on with
+        tokens = _unended(model, asked.prompt)
     else:
         tokens = list(asked.prompt or ())
         _check_tokens(model, tokens)
-    if not tokens:
-        first = model.tokenizer.bos_token_id
-        tokens = [model.tokenizer.eos_token_id if first is None else first]
-    if tokens == [None]:
+    first = model.tokenizer.bos_token_id
+    begin = model.tokenizer.eos_token_id if first is None else first
+    if not tokens and begin is None:
         raise InvalidRequest("this model has no token that begins a text: give a prompt", param="prompt")
-    return tokens
+    return tokens or [begin], model.text_ends
+
+
+def _unended(model: LanguageModel, text: str) -> list[int]:
+    """The text's tokens, without the end that some tokenizers put behind each text: nothing would follow it."""
+    tokens = list(model.tokenizer(text, verbose=False)["input_ids"])
+    end = model.tokenizer.eos_token
+    is_added = len(tokens) > 1 and tokens[-1] == model.tokenizer.eos_token_id and not text.endswith(end)
+    return tokens[:-1] if is_added else tokens
 
 
 def _check_tokens(model: LanguageModel, tokens: Sequence[int]) -> None:

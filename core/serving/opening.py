@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,18 @@ AUTO = transformers.models.auto.modeling_auto
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model. `ends`: the tokens that end a text, and those that end an assistant's turn."""
+    """A causal language model; `text_ends`: the tokens that end a text."""
 
     network: Any
     tokenizer: Any
     max_length: int  # in tokens
     text_ends: frozenset[int]
-    turn_ends: frozenset[int]
     repetition_penalty: float
+
+    @cached_property
+    def turn_ends(self) -> frozenset[int]:
+        """The tokens that end an assistant's turn, as the chat template tells when it is first asked."""
+        return self.text_ends.union(ends_of_turn(self.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,6 @@ def _open_language_model(folder: Path, config: Any, *, device: str) -> LanguageM
         reading.tokenizer,
         reading.max_length,
         frozenset(text_ends),
-        frozenset(text_ends.union(ends_of_turn(reading.tokenizer))),
         own.repetition_penalty or 1.0,
     )
 

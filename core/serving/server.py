@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import Any
 
 from core.data.model_archive import unpack_model_archive
-from core.errors import Unavailable, WeightworksError
+from core.errors import InvalidRequest, Unavailable, WeightworksError
 from core.serving.embedding import embed
 from core.serving.generation import Asked, Message, generate
 from core.serving.opening import Opened, language_model, open_model
 from core.serving.shelf import Shelf
 from core.serving.sizes import loading_bytes
 from core.training.memory import is_out_of_memory
+
+READING_SECONDS = 20.0  # of the CPU, which a prompt may take to become tokens
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,38 @@ def _folder(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Path:
 
 
 def steps_of(order: Mapping[str, Any], model: Opened) -> Iterator[list[Message]]:
-    """The steps of an order; raises its errors at the first."""
+    """The steps of an order; raises its errors at the first, in which the prompt becomes tokens.
+
+    A chat template comes with a model, from anyone, and may go in circles: it is stopped.
+    """
     if order["type"] == "embed":
-        yield from embed(model, order["inputs"], dimensions=order["dimensions"])
+        steps = embed(model, order["inputs"], dimensions=order["dimensions"])
     else:
-        yield from generate(language_model(model), Asked.read(order["asked"]))
+        steps = generate(language_model(model), Asked.read(order["asked"]))
+    with limited(READING_SECONDS):
+        first = next(steps)
+    yield first
+    yield from steps
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise InvalidRequest in this block once the process has computed for so long; for the main thread."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise InvalidRequest(
+            f"turning this into tokens takes more than {seconds:g} seconds: shorten it, or mend the model's chat "
+            "template",
+            code="too_demanding",
+        )
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def told(error: Exception) -> dict[str, Any]:

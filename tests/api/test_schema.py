@@ -117,6 +117,7 @@ def try_webhooks(http: httpx.Client) -> None:
 
 def try_out(http: httpx.Client) -> None:
     model = upload(http, llama_zip(), name="tiny.zip", purpose="base-model")["id"]
+    http.timeout = 150  # the first to ask waits until the process has imported everything
     messages = [{"role": "user", "content": "what is the whale?"}]
     for path, body in (
         ("chat/completions", {"model": model, "messages": messages}),

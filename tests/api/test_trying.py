@@ -32,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 
 MESSAGES = [{"role": "user", "content": "what is the whale?"}]
 QUEUE = 6
+PATIENCE = 150.0
 SPEC = {
     "method": "fine_tuning", "task": "chat", "strategy": "lora", "epochs": 1, "learning_rate": 0.05, "batch_size": 2,
     "samples": 0, "epoch_checkpoints": True,
@@ -81,6 +82,7 @@ def serving_service(tmp_path_factory: pytest.TempPathFactory, redis_url: str) ->
 @pytest.fixture(scope="module")
 def http(serving_service: Service) -> Iterator[httpx.Client]:
     with serving_service.client(new_project(serving_service)) as client:
+        client.timeout = PATIENCE  # the first to ask waits until the process has imported everything
         yield client
 
 

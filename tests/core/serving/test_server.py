@@ -1,0 +1,49 @@
+"""What the process that serves does with what goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.errors import InvalidRequest
+from core.serving import server
+from core.serving.opening import LanguageModel, open_model
+from tests.language_models import write_language_model
+
+CIRCLES = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def order(**asked: Any) -> dict[str, Any]:
+    return {"type": "generate", "asked": {"max_tokens": 2, "sampling": {"temperature": 0.0}, **asked}}
+
+
+def test_a_template_that_goes_in_circles_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_language_model(tmp_path)
+    model = open_model(tmp_path, device="cpu")
+    assert isinstance(model, LanguageModel)
+    monkeypatch.setattr(server, "READING_SECONDS", 0.2)
+    template, model.tokenizer.chat_template = model.tokenizer.chat_template, CIRCLES
+    messages = [{"role": "user", "content": "a"}]
+    with pytest.raises(InvalidRequest, match="chat template") as caught:
+        next(server.steps_of(order(messages=messages), model))
+    assert caught.value.code == "too_demanding"
+    model.tokenizer.chat_template = template
+    said = [message["type"] for step in server.steps_of(order(messages=messages), model) for message in step]
+    assert said[0] == "started"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_memory_that_runs_out_is_told_as_such(error: Exception) -> None:
+    assert server.told(error)["code"] == "out_of_memory"
+    assert server.told(InvalidRequest("a", param="b", code="c")) == {
+        "class": "InvalidRequest", "message": "a", "type": "invalid_request_error", "param": "b", "code": "c",
+    }  # fmt: skip
+
+
+def test_memory_that_torch_is_refused_is_told_as_such() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert server.told(caught.value)["code"] == "out_of_memory"
