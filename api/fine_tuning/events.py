@@ -50,10 +50,21 @@ def fine_tuning_event_object(event: Event, *, total: int | None) -> FineTuningEv
         id=f"{PREFIX}{event.job_id.removeprefix('job-')}-{event.fence}-{event.seq}",
         created_at=int(event.created_at),
         level=LEVELS.get(event.level, "info"),
-        message=_told(data) if is_metrics else event.message,
+        message=_message(event, data),
         type="metrics" if is_metrics else "message",
         data=data,
     )
+
+
+def _message(event: Event, data: Mapping[str, Any]) -> str:
+    """What it says to people; of some events only their data tell."""
+    if event.type == "metrics":
+        return _told(data)
+    if event.type == "checkpoint":
+        return f"Checkpoint created at step {data['step']}"
+    if event.type == "sample":
+        return f"Step {data['step']}: {data['name']} {event.message}".rstrip()
+    return event.message
 
 
 def _told(data: Mapping[str, Any]) -> str:

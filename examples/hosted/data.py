@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.quality.fine_tuning_texts import instructions
 
 SEED = 0
-HELD_OUT = 10
-OTHERS = 40  # questions about other things, so that the model does not speak of itself alone
+HELD_OUT = 6
+OTHERS = 24  # questions about other things, so that the model does not speak of itself alone
 
 
 def write_conversations(folder: Path) -> dict[str, int]:

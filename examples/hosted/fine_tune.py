@@ -37,12 +37,15 @@ job = client.fine_tuning.jobs.create(
     validation_file=validation_file.id,
     suffix="identity",
     seed=0,
-    method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}},
+    method={
+        "type": "supervised",
+        "supervised": {"hyperparameters": {"n_epochs": 4, "learning_rate_multiplier": 1.8}},
+    },
 )
 print(f"Created {job.id}, {job.method.supervised.hyperparameters.model_dump()}")
 
 while job.status not in ("succeeded", "failed", "cancelled"):
-    time.sleep(5)
+    time.sleep(10)
     job = client.fine_tuning.jobs.retrieve(job.id)
     finish = f", about {max(job.estimated_finish - time.time(), 0):.0f} s to go" if job.estimated_finish else ""
     print(f"  {job.status}{finish}")

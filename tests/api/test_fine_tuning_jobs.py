@@ -213,16 +213,25 @@ def test_events_are_in_its_words_newest_first_or_as_a_stream(
     worker.emit(
         NewEvent("metrics", data={"step": 1, "values": {"loss": 2.5, "valid_loss": 2.0, "valid_token_accuracy": 0.5}})
     )
-    worker.emit(NewEvent("log", "not for everyone"), NewEvent("message", "look out", "warn"))
+    worker.emit(
+        NewEvent("checkpoint", data={"id": "ckpt-1", "step": 1, "bytes": 1, "sha256": "0"}),
+        NewEvent("sample", "after training", data={"name": "answers", "step": 1, "media_type": "text/plain"}),
+        NewEvent("log", "not for everyone"),
+        NewEvent("message", "look out", "warn"),
+    )
     running = http.get(f"{JOBS}/{job}").json()
     assert running["status"] == "running"
     assert running["estimated_finish"] == pytest.approx(time.time() + 0.9, abs=60)  # 9 steps, 10 a second
-    page = http.get(f"{JOBS}/{job}/events", params={"limit": 2}).json()
-    warning, metrics = page["data"]
+    page = http.get(f"{JOBS}/{job}/events", params={"limit": 4}).json()
+    warning, sample, checkpoint, metrics = page["data"]
     assert (warning["type"], warning["level"], warning["message"]) == ("message", "warn", "look out")
     assert (metrics["type"], metrics["message"]) == (
         "metrics",
         "Step 1/10: training loss=2.5000, validation loss=2.0000",
+    )
+    assert (checkpoint["message"], sample["message"]) == (
+        "Checkpoint created at step 1",
+        "Step 1: answers after training",
     )
     assert metrics["data"] == {
         "step": 1, "total_steps": 10, "train_loss": 2.5, "valid_loss": 2.0, "valid_mean_token_accuracy": 0.5
@@ -237,7 +246,7 @@ def test_events_are_in_its_words_newest_first_or_as_a_stream(
         with http.stream("GET", f"{JOBS}/{job}/events", **options) as answer:
             told = list(sse(answer.iter_lines()))
         assert [data["id"] for _, _, data in told[:-1]] == [id for id, _, _ in told[:-1]]
-        assert [event for _, event, _ in told] == ["message", "message", "metrics", "message", "message", ""]
+        assert [event for _, event, _ in told] == ["message", "message", "metrics", *["message"] * 4, ""]
         assert told[2][2] == metrics
         assert told[-1][2] == "[DONE]"
     with http.stream("GET", f"{JOBS}/{job}/events?stream=true", headers={"last-event-id": told[2][0]}) as answer:
