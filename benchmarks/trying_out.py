@@ -1,7 +1,7 @@
 """Models that are tried out: tokens a second beside transformers, and what a training loses to them.
 
-`python -m benchmarks.trying_out` prints both, on SmolLM2-135M-Instruct and one thread each. CPU seconds are counted,
-for the machine may have other work; the training's wall clock tells something on an idle machine alone.
+`python -m benchmarks.trying_out` prints both, on SmolLM2-135M-Instruct and one thread each; with `training`, only the
+second. CPU seconds are counted, for the machine may have other work.
 """
 
 from __future__ import annotations
@@ -13,36 +13,33 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+import transformers
+
 from benchmarks.quality.fine_tuning_texts import smollm2
 from core.environment import learning_environment
+from core.serving.generation import Asked, generate
+from core.serving.opening import LanguageModel, open_model
+from core.serving.sampling import Sampling
 
 TOKENS = 64
 ROUNDS = 3
-TRAINING_SECONDS = 10.0
+TRAINING_SECONDS = 10.0  # of the CPU
+LOWEST_PRIORITY = 19
 MESSAGES = [{"role": "user", "content": "Explain in a few sentences how a bicycle stays upright."}]
 NAMES = ("weightworks", "transformers")
 
 
-def generation_rates() -> dict[str, list[float]]:
+def generation_rates(model: LanguageModel) -> dict[str, list[float]]:
     """Tokens a CPU second of greedy answers, prompt included, by turns; the two must say the same."""
-    import torch
-    import transformers
-
-    from core.serving.generation import Asked, generate
-    from core.serving.opening import LanguageModel, open_model
-    from core.serving.sampling import Sampling
-
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = open_model(smollm2(), device="cpu")
-    if not isinstance(model, LanguageModel):
-        raise TypeError("SmolLM2 is a language model")
     asked = Asked(messages=MESSAGES, max_tokens=TOKENS, sampling=Sampling(temperature=0.0))
     prompt = model.tokenizer.apply_chat_template(
         MESSAGES, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -86,36 +83,35 @@ def step():
     optimizer.step()
 for _ in range(20):
     step()
-wall, cpu, steps = time.monotonic(), time.process_time(), 0
-while time.monotonic() - wall < float(sys.argv[1]):
+began, steps = time.process_time(), 0
+while time.process_time() - began < float(sys.argv[1]):
     step()
     steps += 1
-print(json.dumps({"wall": steps / (time.monotonic() - wall), "cpu": steps / (time.process_time() - cpu)}))
+ended = time.process_time()
+print(json.dumps({"steps": steps, "cpu_seconds": ended - began, "all": ended}))
 """
 
 
-def training_rates() -> dict[str, float]:
-    """Steps a second and a CPU second of a training, alone and while answers are written beside it on the same core."""
+def training_rates(folder: Path) -> dict[str, float]:
+    """What a training does alone, and while answers are written beside it on the same core, and who has the core."""
     core = max(os.sched_getaffinity(0))
-    alone = [_train(core) for _ in range(2)]
-    with _serving(core) as write:
-        written, began = 0, time.monotonic()
-        training = _training(core)
+    alone = _finished(_training(core))
+    with _serving(core, folder) as (process, write):
+        next(write)
+        before, training, written = sum(process.cpu_times()[:2]), _training(core), 0
         while training.poll() is None:
             written += next(write)
-        beside = json.loads(training.communicate()[0])
-        rate = written / (time.monotonic() - began)
+        beside, serving = _finished(training), sum(process.cpu_times()[:2]) - before
     return {
-        "steps_a_second_alone": statistics.mean(one["wall"] for one in alone),
-        "steps_a_second_beside": beside["wall"],
-        "steps_a_cpu_second_alone": statistics.mean(one["cpu"] for one in alone),
-        "steps_a_cpu_second_beside": beside["cpu"],
-        "tokens_a_second_beside": rate,
+        "steps a CPU second, alone": alone["steps"] / alone["cpu_seconds"],
+        "steps a CPU second, beside": beside["steps"] / beside["cpu_seconds"],
+        "share of their core that the training has (%)": 100 * beside["all"] / (beside["all"] + serving),
+        "tokens that were written meanwhile": written,
     }
 
 
-def _train(core: int) -> Mapping[str, float]:
-    found: Mapping[str, float] = json.loads(_training(core).communicate()[0])
+def _finished(training: subprocess.Popen[str]) -> Mapping[str, float]:
+    found: Mapping[str, float] = json.loads(training.communicate()[0])
     return found
 
 
@@ -125,10 +121,10 @@ def _training(core: int) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def _serving(core: int) -> Iterator[Iterator[int]]:
-    """The process that the API starts, on this core, writing without end; answers whether a token came."""
+def _serving(core: int, folder: Path) -> Iterator[tuple[psutil.Process, Iterator[int]]]:
+    """The process that the API starts, on this core, writing without end; each look waits for a token."""
     ours, theirs = socket.socketpair()
-    options = {"device": "cpu", "threads": 1, "nice": 19, "models": 1, "memory_bytes": 4 * 2**30}
+    options = {"device": "cpu", "threads": 1, "nice": 0, "models": 1, "memory_bytes": 4 * 2**30}
     arguments = [str(theirs.fileno()), str(os.getpid()), json.dumps({**options, "max_unpacked_bytes": 2**34})]
     process = subprocess.Popen(
         ["taskset", "-c", str(core), sys.executable, "-m", "core.serving", *arguments],
@@ -136,7 +132,6 @@ def _serving(core: int) -> Iterator[Iterator[int]]:
         env=learning_environment(os.environ),
     )
     theirs.close()
-    lines = ours.makefile("rb")
 
     def say(**message: Any) -> None:
         ours.sendall(json.dumps(message).encode() + b"\n")
@@ -147,22 +142,21 @@ def _serving(core: int) -> Iterator[Iterator[int]]:
 
     def tokens() -> Iterator[int]:
         number = 1
-        for line in lines:
+        order(number)
+        for line in ours.makefile("rb"):
             message = json.loads(line)
-            if message["type"] == "done":
+            if message["type"] == "wanted":
+                say(type="placed", model="smollm2", place={"path": str(folder)})
+            elif message["type"] == "closed":
+                os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)  # as it has from the start in service
+            elif message["type"] == "done":
                 number += 1
                 order(number)
-            yield message["type"] == "piece"
+            elif message["type"] == "piece":
+                yield 1
 
-    order(1)
-    if json.loads(lines.readline())["type"] != "wanted":
-        raise AssertionError("it should want the model")
-    say(type="placed", model="smollm2", place={"path": str(Path(smollm2()))})
-    if json.loads(lines.readline())["type"] != "closed":
-        raise AssertionError("it should have opened the model")
-    ours.settimeout(None)
     try:
-        yield tokens()
+        yield psutil.Process(process.pid), tokens()
     finally:
         process.kill()
         process.wait()
@@ -171,16 +165,22 @@ def _serving(core: int) -> Iterator[Iterator[int]]:
 
 def main() -> None:
     """Print both."""
-    rates = generation_rates()
-    for name, found in rates.items():
-        print(
-            f"{name}: {statistics.median(found):.2f} tokens a CPU second ({min(found):.2f} to {max(found):.2f})",
-            flush=True,
-        )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"peak memory of this process: {peak:.0f} MiB", flush=True)
-    for name, rate in training_rates().items():
-        print(f"{name}: {rate:.2f}")
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model = open_model(smollm2(), device="cpu")
+    if not isinstance(model, LanguageModel):
+        raise TypeError("SmolLM2 is a language model")
+    with tempfile.TemporaryDirectory() as folder:
+        if "training" not in sys.argv[1:]:
+            for name, found in generation_rates(model).items():
+                middle = statistics.median(found)
+                print(f"{name}: {middle:.2f} tokens a CPU second ({min(found):.2f} to {max(found):.2f})", flush=True)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+            print(f"peak memory of this process: {peak:.0f} MiB", flush=True)
+        model.network.save_pretrained(folder)  # which opens faster than GGUF
+        model.tokenizer.save_pretrained(folder)
+        for name, rate in training_rates(Path(folder)).items():
+            print(f"{name}: {rate:.2f}")
 
 
 if __name__ == "__main__":
