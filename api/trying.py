@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from api.dependencies import Caller, Server
 from api.generating import Model
 from core.errors import InvalidRequest
-from core.jobs.inputs import resolve_references
-from core.jobs.models import Checkpoint, File, Job, TrainedModel
+from core.jobs.inputs import FileInput, Input, ModelInput, checkpoint_input, resolve_references
+from core.jobs.models import Checkpoint, File, TrainedModel
 from core.jobs.names import find_named
 
 BASES = ("base", "student")  # the fields of specs that name what a model began as
@@ -40,7 +40,7 @@ def base_of(server: Server, caller: Caller, name: str, *, param: str) -> str:
                 if isinstance(origin, dict)
             ]
         elif isinstance(found, Checkpoint):
-            bases = [session.get_one(Job, found.job_id).spec.get(field) for field in BASES]
+            bases = [_id(checkpoint_input(session, found, param=param).base)]
         else:
             bases = []
     base = next((base for base in bases if isinstance(base, str)), None)
@@ -49,3 +49,9 @@ def base_of(server: Server, caller: Caller, name: str, *, param: str) -> str:
             f"'{name[:200]}' was not tuned from another model: name two models or more to compare", param=param
         )
     return base
+
+
+def _id(one: Input) -> str:
+    if isinstance(one, FileInput):
+        return one.file_id
+    return one.model_id if isinstance(one, ModelInput) else one.checkpoint_id
