@@ -161,7 +161,7 @@ BENCHMARKS = [
         ours=Side("Weightworks", ours, ("transformers",)),
         peers=[Side("GRPOTrainer", trl_grpo, ("trl", "transformers", "accelerate", "datasets"), is_peer=True)],
         size="steps",
-        sizes=[15, 60],
+        sizes=[10, 40],
         full_sizes=[60, 300],
     ),
 ]

@@ -19,7 +19,9 @@ class Lesson(Protocol):
         """How many there are to learn from."""
 
     def batch(self, rows: torch.Tensor, *, generator: torch.Generator) -> Any:
-        """The training examples `rows`, on the CPU, augmented by draws of `generator`; what `parts` can cut."""
+        """The training examples `rows`, on the CPU, augmented by draws of `generator`, or what the network makes of
+        them now; what `parts` can cut.
+        """
 
     def loss_of(self, part: Any) -> torch.Tensor:
         """The summed loss of a part of a batch, 0-d, on the network's device."""
