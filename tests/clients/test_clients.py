@@ -118,7 +118,8 @@ def programs(stack: Up, base: Path) -> Iterator[Mapping[tuple[str, str], subproc
 def _is_installed(client: str) -> bool:
     if client == "node" and shutil.which("npm") is None:
         return False
-    assert (INSTALLED / client).is_dir(), "the clients are not installed: make .cache/clients/.installed"
+    found = INSTALLED / client / ("node_modules/openai" if client == "node" else "openai")
+    assert found.is_dir(), f"{found} is missing: rm -r {INSTALLED}, and make .cache/clients/.installed"
     return True
 
 
