@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ PIECE = b"x" * 4096
 
 
 class Received(NamedTuple):
-    """A request. `headers`: by their names in small letters."""
+    """A request. `headers`: by their names in small letters; `time`: when, by the monotonic clock."""
 
     path: str
     headers: Mapping[str, str]
     body: bytes
+    time: float
 
 
 class Receiver:
@@ -58,7 +60,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.requests.append(Received(self.path, headers, body))
+                receiver.requests.append(Received(self.path, headers, body, time.monotonic()))
                 seen[self.path] += 1
                 kind, _, rest = self.path.removeprefix("/").partition("/")
                 with contextlib.suppress(ConnectionError):

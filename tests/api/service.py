@@ -34,6 +34,7 @@ PATIENCE = 60.0
 MAX_UPLOAD_BYTES = 64 * 2**20
 MAX_PART_BYTES = 2**20
 MAX_REQUEST_BYTES = 2**18
+WEBHOOK_SECONDS = 1.5
 SWEEP_SECONDS = 0.3
 
 
@@ -76,7 +77,7 @@ def environment(folder: Path, redis_url: str, **changes: str) -> dict[str, str]:
         "WEIGHTWORKS_RENEW_SECONDS": "0.5",
         "WEIGHTWORKS_REFUSALS_PER_SECOND": "50",
         "WEIGHTWORKS_WEBHOOK_PRIVATE_ADDRESSES": "true",  # the receivers are on this machine
-        "WEIGHTWORKS_WEBHOOK_SECONDS": "1.5",
+        "WEIGHTWORKS_WEBHOOK_SECONDS": str(WEBHOOK_SECONDS),
         "WEIGHTWORKS_WEBHOOK_POLL_SECONDS": "0.1",
         "WEIGHTWORKS_WEBHOOK_PAUSE_FACTOR": "1e-5",  # all tries within two seconds
         "WEIGHTWORKS_MAX_UPLOAD_BYTES": str(MAX_UPLOAD_BYTES),

@@ -327,7 +327,7 @@ def test_the_process_keeps_few_models_and_leaves_nothing_behind(
     http.post("/v1/embeddings", json={"model": encoder, "input": "a"}).raise_for_status()
     assert chat(http, tuned).status_code == 200
     process = serving_process(serving_service)
-    assert process.nice() == 0
+    assert process.nice() == psutil.Process().nice()
     assert not [name for name in process.environ() if name.startswith("WEIGHTWORKS_")]
     wait_for(lambda: not list(serving_service.storage.incoming.glob("serving-*")))
 
