@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 from api.announcing import Announcer
 from api.checking import Checker
 from api.gathering import Gatherer
-from api.generating import ServingProcess
 from api.inspecting import Inspector
 from api.limiting import Buckets, network_of
 from api.reading import EventReader
-from api.sending import Sender
 from api.stopping import Stopping
+from api.trying_out.process import ServingProcess
+from api.webhooks.sending import Sender
 from core.errors import Forbidden, Unauthenticated
 from core.jobs.database import Database
 from core.jobs.ending import has_deliveries

@@ -23,7 +23,6 @@ from api.collector import collect_forever
 from api.dependencies import Server, find_holders
 from api.fetching import Fetcher
 from api.gathering import Gatherer
-from api.generating import ServingProcess
 from api.inspecting import Inspector
 from api.limiting import BURST_SECONDS, Buckets
 from api.middleware import Surroundings
@@ -49,10 +48,11 @@ from api.routes import (
     workers,
 )
 from api.routes import uploads as upload_routes
-from api.sending import Sender
 from api.stopping import Stopping
 from api.submitting import Submissions
 from api.sweeper import sweep_forever
+from api.trying_out.process import ServingProcess
+from api.webhooks.sending import Sender
 from core import queue
 from core.jobs.database import Database
 from core.jobs.keys import ensure_admin_key

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import tempfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 CONTEXT = 128
@@ -44,3 +47,19 @@ def zipped(folder: Path) -> bytes:
             if path.is_file():
                 archive.write(path, path.relative_to(folder).as_posix())
     return buffer.getvalue()
+
+
+@cache
+def llama_zip() -> bytes:
+    """The same, zipped."""
+    with tempfile.TemporaryDirectory() as folder:
+        return zipped(write_tiny_llama(Path(folder)))
+
+
+def conversations(count: int = 12) -> bytes:
+    """Data for the task chat."""
+    lines = [
+        [{"role": "user", "content": f"say {number}"}, {"role": "assistant", "content": f"it is {number}."}]
+        for number in range(count)
+    ]
+    return "".join(json.dumps({"messages": messages}) + "\n" for messages in lines).encode()

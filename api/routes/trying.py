@@ -13,11 +13,12 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from api.completing import chat_completion, gather, text_completion
 from api.dependencies import Caller, Reader, Server, ServerDep
 from api.downloads import Responses
-from api.generating import Exchange, Message
-from api.generation_requests import (
+from api.trying_out.completing import chat_completion, gather, text_completion
+from api.trying_out.naming import base_of, models_named
+from api.trying_out.process import Exchange, Message
+from api.trying_out.requests import (
     ChatRequest,
     ComparisonRequest,
     CompletionRequest,
@@ -27,7 +28,7 @@ from api.generation_requests import (
     completion_orders,
     embedding_order,
 )
-from api.generation_schemas import (
+from api.trying_out.schemas import (
     ChatCompletion,
     ComparedAnswer,
     ComparisonObject,
@@ -37,8 +38,7 @@ from api.generation_schemas import (
     TextCompletion,
     UsageObject,
 )
-from api.streaming import chat_chunks, stream, text_chunks
-from api.trying import base_of, models_named
+from api.trying_out.streaming import chat_chunks, stream, text_chunks
 
 router = APIRouter(prefix="/v1", tags=["trying models out"])
 

@@ -11,9 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import PageDep, Reader, ServerDep, Writer
 from api.presenting import page_of
-from api.reaching import Unreached
 from api.schemas import Deleted, ListOf
-from api.webhook_answers import (
+from api.webhooks.answers import (
     DeliveryObject,
     NewSecretObject,
     WebhookEndpointObject,
@@ -23,6 +22,7 @@ from api.webhook_answers import (
     endpoint_object,
     new_secret_object,
 )
+from api.webhooks.reaching import Unreached
 from core.errors import InvalidRequest
 from core.jobs import deliveries, webhooks
 from core.jobs.database import read_clock

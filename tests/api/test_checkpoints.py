@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.api.service import ADMIN_KEY, Service, Worker, new_project, submit, upload, work
-from tests.tiny import conversations, llama_zip
+from tests.tiny_llama import conversations, llama_zip
 
 
 @dataclass

@@ -18,7 +18,7 @@ from core.errors import InvalidData
 from core.jobs import leases
 from core.jobs.events import NewEvent
 from tests.api.service import Service, sse, submit, upload, work
-from tests.tiny import conversations, llama_zip
+from tests.tiny_llama import conversations, llama_zip
 
 JOBS = "/v1/fine_tuning/jobs"
 RESULTS = b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,2.5,0.25,,\n"

@@ -23,7 +23,7 @@ from core.jobs.models import Base, ModelFetch, new_id
 from core.settings import Settings
 from tests.api.service import ADMIN_KEY, Service, new_project, upload, wait_for
 from tests.hub import TOKEN, Hub
-from tests.tiny import conversations, llama_zip
+from tests.tiny_llama import conversations, llama_zip
 
 PICKLE = b"\x80\x04cos\nsystem\n(S'touch /tmp/harm'\ntR."
 NAME = "tiny-org/tiny-llama"
@@ -33,7 +33,7 @@ WRITTEN_AT_ONCE = DOWNLOAD_CHUNK_SIZE
 def model_files() -> dict[str, bytes]:
     """What a repository of the model holds, with what nobody wants beside it."""
     with zipfile.ZipFile(io.BytesIO(llama_zip())) as archive:
-        found = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+        found = {name: archive.read(name) for name in archive.namelist()}
     return {**found, "pytorch_model.bin": PICKLE, "run.py": b"raise SystemExit", "onnx/model.onnx": b"x", ".git": b""}
 
 

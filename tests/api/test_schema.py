@@ -13,7 +13,7 @@ from tests.api.service import ADMIN_KEY, Service, new_project, start_worker, sub
 from tests.api.test_checkpoints import permissions_of, start_tuning
 from tests.api.test_samples import show
 from tests.api.test_uploads import announce, complete, send
-from tests.tiny import conversations, llama_zip
+from tests.tiny_llama import conversations, llama_zip
 
 
 def test_every_call_answers_as_the_schema_says(http: httpx.Client, service: Service) -> None:

@@ -25,8 +25,7 @@ from core.training.checkpoint import CheckpointFile
 from core.training.run import Control, Run
 from tests.api.service import Service, new_project, serving, submit, upload, wait_for, work
 from tests.language_models import CONTEXT, write_encoder, write_language_model
-from tests.tiny import conversations
-from tests.tiny_llama import zipped
+from tests.tiny_llama import conversations, zipped
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 

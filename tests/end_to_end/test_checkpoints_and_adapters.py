@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import Up
-from tests.tiny import conversations, llama_zip, write_llama
+from tests.tiny_llama import conversations, llama_zip, write_tiny_llama
 from weightworks import Client
 from weightworks.errors import NoSuchPart
 
@@ -87,7 +87,7 @@ def test_a_job_starts_from_a_checkpoint_of_another(
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
     assert "base_model: tiny" in (tmp_path / "adapter" / "README.md").read_text()
-    write_llama(tmp_path / "base")
+    write_tiny_llama(tmp_path / "base")
     folders = [str(tmp_path / name) for name in ("base", "adapter", "merged")]
     opened = subprocess.run([sys.executable, "-c", OPEN, *folders], capture_output=True, text=True, check=False)
     assert opened.stdout.split() == ["True", "True"], opened.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from tests.api.service import sse, upload
 from tests.conftest import Up
-from tests.tiny import conversations, llama_zip
+from tests.tiny_llama import conversations, llama_zip
 
 JOBS = "/v1/fine_tuning/jobs"
 HEADER = ["step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"]

@@ -31,7 +31,7 @@ from tests.api.service import (
     wait_for,
 )
 from tests.s3 import ACCESS_KEY, S3, SECRET_KEY, Wire, open_bucket, settings_of
-from tests.tiny import conversations, llama_zip
+from tests.tiny_llama import conversations, llama_zip
 from weightworks import Client
 
 PART_BYTES = 2**19

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.data.examples import write_images, write_table
-from tests.tiny import llama_zip
+from tests.tiny_llama import llama_zip
 from weightworks import Client
 from weightworks.jobs import Job
 

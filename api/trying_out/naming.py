@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from api.dependencies import Caller, Server
-from api.generating import Model
+from api.trying_out.process import Model
 from core.errors import InvalidRequest
 from core.jobs.inputs import FileInput, Input, ModelInput, checkpoint_input, resolve_references
 from core.jobs.models import Checkpoint, File, TrainedModel

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.generating import Exchange, Message
-from api.generation_schemas import (
+from api.trying_out.process import Exchange, Message
+from api.trying_out.schemas import (
     AssistantMessage,
     ChatChoice,
     ChatCompletion,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.completing import Told, chat_logprobs, text_logprobs
-from api.generating import Exchange, Message
-from api.generation_schemas import ChatChunk, ChunkChoice, Delta, TextChoice, TextCompletion, UsageObject
 from api.schemas import Answer
+from api.trying_out.completing import Told, chat_logprobs, text_logprobs
+from api.trying_out.process import Exchange, Message
+from api.trying_out.schemas import ChatChunk, ChunkChoice, Delta, TextChoice, TextCompletion, UsageObject
 from core.errors import WeightworksError
 from core.jobs.models import new_id
 

@@ -27,7 +27,7 @@ from core.placement import place_input
 from core.settings import Settings
 from core.storage import Storage
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RETRY_SECONDS = 5.0
 LINE_BYTES = 2**24  # the longest message of the process
 ERRORS = {error.__name__: error for error in (InvalidRequest, InvalidData, Unavailable)}

@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from api.reaching import Reach, Unreached
+from api.webhooks.reaching import Reach, Unreached
 from core.errors import InvalidRequest, TooManyRequests
 from core.jobs import deliveries
 from core.jobs.database import Database

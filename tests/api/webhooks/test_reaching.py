@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from api.reaching import MOST_BYTES, Reach, Unreached, is_public
+from api.webhooks.reaching import MOST_BYTES, Reach, Unreached, is_public
 from core.errors import InvalidRequest
 from tests.api.receiver import Receiver
 
