@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +50,7 @@ class Findings:
     tokens: int | None  # of one pass over the data set; a pair has both of its conversations'
     learned_tokens: int | None  # those of them that the model is to predict
     warnings: tuple[str, ...] = ()
+    width: int | None = None  # of a token's vector in the base
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Findings:
@@ -193,8 +194,15 @@ def _named(places: list[str]) -> str:
     return ", ".join(places[:NAMED]) + more
 
 
-def open_base(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Reading:
-    """The base's tokenizer, with a chat template, and how many tokens it takes; raises InvalidData.
+class Base(NamedTuple):
+    """A base without its weights: how it reads, with a chat template, and how wide a token's vector is in it."""
+
+    reading: Reading
+    width: int | None
+
+
+def open_base(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Base:
+    """The base; raises InvalidData.
 
     `place`: `folder`, where what tells it is kept for the next time, and `archive`, which it is taken from.
     """
@@ -203,32 +211,34 @@ def open_base(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Reading:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             unpacked = Path(scratch) / "base"
             unpack_reading(Path(place["archive"]), unpacked, max_unpacked_bytes=max_unpacked_bytes)
-            reading = _open(unpacked)
+            base = _open(unpacked)
             if any(unpacked.glob("*.gguf")):  # which takes seconds to read
                 kept = Path(scratch) / "kept"
                 open_causal_config(unpacked).save_pretrained(kept)
-                reading.tokenizer.save_pretrained(kept)
+                base.reading.tokenizer.save_pretrained(kept)
                 unpacked = kept
             with contextlib.suppress(OSError):  # somebody else was quicker
                 unpacked.rename(folder)
-        return reading
+        return base
     return _open(folder)
 
 
-def _open(folder: Path) -> Reading:
-    reading = open_reading(folder, open_causal_config(folder), param="base", at_most=LONGEST)
+def _open(folder: Path) -> Base:
+    config = open_causal_config(folder)
+    reading = open_reading(folder, config, param="base", at_most=LONGEST)
     give_template(reading.tokenizer)
-    return reading
+    return Base(reading, getattr(config, "hidden_size", None))
 
 
 def _answer(order: Order) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     spec: Any = read_spec(order["spec"])
     inputs = {name: Path(order[name]) for name in ("dataset", "validation") if order.get(name)}
-    reading = None
+    reading = width = None
     if order["base"] is not None:
-        reading = open_base(order["base"], max_unpacked_bytes=order["max_unpacked_bytes"])
-    return asdict(check(spec, inputs, reading, examples=order["examples"], seconds=order["reading_seconds"]))
+        reading, width = open_base(order["base"], max_unpacked_bytes=order["max_unpacked_bytes"])
+    found = check(spec, inputs, reading, examples=order["examples"], seconds=order["reading_seconds"])
+    return asdict(replace(found, width=width))
 
 
 def _warm_up() -> None:

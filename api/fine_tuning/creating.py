@@ -29,7 +29,8 @@ async def create_job(server: Server, envelope: Envelope, asked: JobRequest) -> s
     verdict = await server.checker.judge_in_turn(project_id, draft.spec)
     if verdict.findings is not None:
         found = verdict.findings
-        draft = translate(asked, base, seed=seed, size=_size(asked, found.examples, found.tokens))
+        size = _size(asked, found.examples, found.tokens, found.width)
+        draft = translate(asked, base, seed=seed, size=size)
     sent = asked.model_dump(mode="json")
     try:
         made = await server.submissions.ask(Submission(envelope, draft.spec, verdict, request=draft.request, sent=sent))
@@ -46,12 +47,12 @@ def _look_up(server: Server, project_id: str, asked: JobRequest) -> tuple[File |
     return base, max(1, (file.profile or {}).get("examples", 1))
 
 
-def _size(asked: JobRequest, examples: int, tokens: int | None = None) -> DataSize:
-    """What there is to learn from, without the part that is held out; `tokens`: of all, if they were counted."""
+def _size(asked: JobRequest, examples: int, tokens: int | None = None, width: int | None = None) -> DataSize:
+    """What there is to learn, without the part that is held out; `tokens`: of all, if they were counted."""
     held_out = asked.native.get("validation_fraction") or 0.0
     learned = max(1, round(examples * (1 - held_out)))
     share = None if tokens is None else round(tokens * learned / examples)
-    return DataSize(learned, share, row_tokens=asked.native.get("max_length") or MAX_TOKENS)
+    return DataSize(learned, share, row_tokens=asked.native.get("max_length") or MAX_TOKENS, width=width)
 
 
 def _base(server: Server, project_id: str, name: str) -> File | TrainedModel | Checkpoint:

@@ -32,7 +32,7 @@ def reading(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Reading:
     open_base(place, max_unpacked_bytes=2**30)
     (scratch / "archive").unlink()  # it is not needed a second time, nor are there weights in what was kept
     assert not list((scratch / "kept").glob("*.safetensors"))
-    return open_base(place, max_unpacked_bytes=2**30)
+    return open_base(place, max_unpacked_bytes=2**30).reading
 
 
 def spec_of(task: str, **changes: Any) -> Any:

@@ -50,6 +50,14 @@ def test_the_rate_follows_the_batch_that_is_given() -> None:
         assert found["learning_rate_multiplier"] == pytest.approx(math.sqrt(batch_size / 8), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("width", "factor"), [(None, 1.0), (4096, 1.0), (8192, 0.58), (576, 4.6), (2048, 1.7), (16, 5.0), (20_000, 0.5)]
+)
+def test_narrow_models_take_larger_steps(width: int | None, factor: float) -> None:
+    found = resolved(Hyperparameters(batch_size=8), "supervised", DataSize(200, width=width))
+    assert found["learning_rate_multiplier"] == factor
+
+
 def test_what_is_given_is_not_touched_and_each_method_has_its_own() -> None:
     given = {"n_epochs": 7, "batch_size": 3, "learning_rate_multiplier": 0.1}
     assert resolved(Hyperparameters(**given), "supervised", DataSize(200)) == given

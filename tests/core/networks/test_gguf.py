@@ -118,8 +118,8 @@ def test_refuses_what_is_no_gguf(tmp_path: Path) -> None:
 
 def test_before_a_job_is_written_it_reads_as_in_the_job(file: Path, tmp_path: Path) -> None:
     place = {"folder": str(tmp_path / "kept"), "archive": str(file)}
-    first = open_base(place, max_unpacked_bytes=2**30)
-    kept = open_base({"folder": place["folder"]}, max_unpacked_bytes=2**30)
+    first, first_width = open_base(place, max_unpacked_bytes=2**30)
+    kept, kept_width = open_base({"folder": place["folder"]}, max_unpacked_bytes=2**30)
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "model.gguf").symlink_to(file)
     whole = transformers.AutoTokenizer.from_pretrained(tmp_path / "whole", gguf_file="model.gguf")
@@ -127,3 +127,4 @@ def test_before_a_job_is_written_it_reads_as_in_the_job(file: Path, tmp_path: Pa
     found = {tuple(each(text)["input_ids"]) for each in (first.tokenizer, kept.tokenizer, whole)}
     assert len(found) == 1
     assert [first.max_length, kept.max_length] == [64, 64]
+    assert first_width == kept_width == WIDTH
