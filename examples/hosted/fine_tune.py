@@ -37,10 +37,7 @@ job = client.fine_tuning.jobs.create(
     validation_file=validation_file.id,
     suffix="identity",
     seed=0,
-    method={
-        "type": "supervised",
-        "supervised": {"hyperparameters": {"n_epochs": 4, "learning_rate_multiplier": 1.8}},
-    },
+    method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4}}},
 )
 print(f"Created {job.id}, {job.method.supervised.hyperparameters.model_dump()}")
 

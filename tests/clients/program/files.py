@@ -18,9 +18,12 @@ async def uploaded(place: Place, name: str, content: bytes) -> str:
 
 
 async def uploaded_base(client: Any, path: Path) -> str:
-    """The id of a model to start from: the client's own types know no such purpose, and it is not held against them."""
-    sent = await answer(client.files.with_raw_response.create(file=path, purpose="base-model"))
-    return str(sent.http_response.json()["id"])
+    """The id of a model to start from: to the client, whose types know no such purpose, it is one of the user's."""
+    file = await answer(client.files.create(file=path, purpose="base-model"))
+    assert file.purpose == "user_data"
+    assert file.id in [one.id for one in await everything(client.files.list())]
+    assert [one.id for one in await everything(client.files.list(purpose="base-model"))] == [file.id]
+    return str(file.id)
 
 
 async def try_files(place: Place) -> None:
