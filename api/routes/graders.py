@@ -11,12 +11,10 @@ from pydantic import Field
 
 from api.dependencies import Reader
 from api.schemas import GraderErrors, GraderMetadata, GraderObject, GraderRunObject
-from core.graders import Grade, Grader, grade
+from core.graders import LONGEST, Grade, Grader, grade
 from core.spec import Frozen
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"])
-
-LONGEST = 100_000  # characters: what takes the square of its length is still done in a second
 
 
 class GraderToValidate(Frozen):

@@ -2,8 +2,10 @@
 
 from core.graders.grader import Grader, Multi, StringCheck, TextSimilarity
 from core.graders.grading import Grade, Sample, check_item, grade, names_of_items
+from core.graders.templates import LONGEST
 
 __all__ = [
+    "LONGEST",
     "Grade",
     "Grader",
     "Multi",

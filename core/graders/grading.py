@@ -13,7 +13,7 @@ from typing import Any, Literal
 from core.graders.formula import compute
 from core.graders.grader import Grader, Multi, StringCheck, TextSimilarity
 from core.graders.similarity import SIMILARITIES
-from core.graders.templates import AbsentError, Place, fill_in, places, text_at
+from core.graders.templates import LONGEST, AbsentError, Place, fill_in, places, text_at
 
 Failure = Literal["item", "sample", "formula"]
 
@@ -68,14 +68,16 @@ def grade(grader: Grader, item: Mapping[str, Any], text: str) -> Grade:
 
 
 def check_item(grader: Grader, item: Mapping[str, Any]) -> None:
-    """Raise ValueError if the grader names what this line of a data set does not have."""
+    """Raise ValueError if the grader names what this line of a data set does not have, or has too much of."""
     for place in _places(grader):
         if place.space == "item":
             try:
-                text_at(place, {"item": item})
+                length = len(text_at(place, {"item": item}))
             except AbsentError:
                 there = ", ".join(name for name in item if name != "messages") or "nothing beside messages"
                 raise ValueError(f"the grader names '{place}', which is not there; there is: {there:.200}") from None
+            if length > LONGEST:
+                raise ValueError(f"'{place}' has {length:,} characters, and a grader takes {LONGEST:,}")
 
 
 def names_of_items(grader: Grader) -> set[str]:

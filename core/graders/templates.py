@@ -14,7 +14,7 @@ _HOLE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _PATH = re.compile(r"(item|sample)((?:\.[A-Za-z_][A-Za-z0-9_-]*|\[\d{1,6}\])+)")
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+)\]")
 SAMPLE_NAMES = ("output_text", "output_json")
-LONGEST = 100_000
+LONGEST = 100_000  # characters, also once filled in: what takes the square of its length is done within a second
 
 
 class Place(NamedTuple):
@@ -54,9 +54,16 @@ def places(template: str) -> Iterator[Place]:
 def fill_in(template: str, values: Mapping[str, Any]) -> str:
     """The template with its places filled; `values`: the item and the sample. Raises AbsentError for what they lack.
 
-    A text is put in as it is, any other value as JSON.
+    A text is put in as it is, any other value as JSON. Raises ValueError for what would be longer than LONGEST.
     """
-    return "".join(piece if isinstance(piece, str) else text_at(piece, values) for piece in pieces(template))
+    found: list[str] = []
+    length = 0
+    for piece in pieces(template):
+        found.append(piece if isinstance(piece, str) else text_at(piece, values))
+        length += len(found[-1])
+        if length > LONGEST:
+            raise ValueError(f"'{template[:60]}' has more than {LONGEST:,} characters with its places filled")
+    return "".join(found)
 
 
 def text_at(place: Place, values: Mapping[str, Any]) -> str:

@@ -89,3 +89,7 @@ def test_what_is_too_long_is_refused(http: httpx.Client) -> None:
     answer = http.post(f"{CALLS}/run", json={"grader": CHECK, "model_sample": "a" * 100_001})
     assert answer.status_code == 422
     assert answer.json()["error"]["param"] == "model_sample"
+    many = {**CHECK, "reference": "{{ item.long }}" * 6000}
+    errors = run(http, many, '{"said": ""}', long="a" * 100_000)["metadata"]["errors"]
+    assert errors["other_error"]
+    assert "more than 100,000 characters" in errors["other_error_details"]

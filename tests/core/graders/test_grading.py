@@ -87,6 +87,8 @@ def test_items_are_checked_before_anything_is_written() -> None:
         ValueError, match=r"'item.answers\[1\]', which is not there; there is: reference_answer, answers"
     ):
         check_item(grader, {**ITEM, "answers": ["a"]})
+    with pytest.raises(ValueError, match=r"'item.reference_answer' has 100,001 characters"):
+        check_item(grader, {"answers": ["a", "b"], "reference_answer": "x" * 100_001})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from core.graders.templates import AbsentError, fill_in, places
+from core.graders.templates import LONGEST, AbsentError, fill_in, places
 
 VALUES: dict[str, Any] = {
     "item": {"reference_answer": "42", "n": 3, "deep": {"list": ["a", {"b-c": None}]}, "braces": "{{ item.n }}"},
@@ -38,6 +38,13 @@ def test_what_is_absent_is_told_with_its_name(name: str) -> None:
     with pytest.raises(AbsentError, match=f"'{name}'".replace("[", r"\[")) as raised:
         fill_in(f"{{{{ {name} }}}}", VALUES)
     assert raised.value.space == name.partition(".")[0]
+
+
+def test_nothing_grows_without_end() -> None:
+    values = {"item": {"long": "x" * (LONGEST // 10)}, "sample": {}}
+    assert len(fill_in("{{item.long}}" * 10, values)) == LONGEST
+    with pytest.raises(ValueError, match="more than 100,000 characters with its places filled"):
+        fill_in("{{item.long}}" * 11, values)
 
 
 @pytest.mark.parametrize(
