@@ -11,7 +11,7 @@ from sqlalchemy import CursorResult, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.jobs.database import database_now, read_clock
+from core.jobs.database import read_clock
 from core.jobs.models import WebhookDelivery, WebhookEndpoint
 from core.jobs.status import DeliveryStatus
 from core.jobs.store import Order, page
@@ -43,7 +43,7 @@ class Outcome:
 
 def is_any_due(session: Session) -> bool:
     """Whether a delivery waits to be sent: asked often, and answered from an index."""
-    return bool(session.scalar(select(exists().where(*_due()))))
+    return bool(session.scalar(select(exists().where(*_due(read_clock(session))))))
 
 
 def claim_due(
@@ -55,7 +55,7 @@ def claim_due(
     """
     now = read_clock(session)
     full = [project for project, count in under_way.items() if count >= most_of_project]
-    query = select(WebhookDelivery, WebhookEndpoint).join(WebhookEndpoint).where(*_due())
+    query = select(WebhookDelivery, WebhookEndpoint).join(WebhookEndpoint).where(*_due(now))
     if full:
         query = query.where(WebhookEndpoint.project_id.not_in(full))
     query = query.order_by(WebhookDelivery.next_at).limit(limit)
@@ -130,7 +130,7 @@ def list_deliveries(
 def drop_deliveries(session: Session, *, days: float, at_once: int = DROPPED_AT_ONCE) -> int:
     """Forget what was delivered, or given up, so many days ago; answers how many, at most `at_once`."""
     ended = WebhookDelivery.status.in_([DeliveryStatus.DELIVERED, DeliveryStatus.FAILED])
-    old = select(WebhookDelivery.id).where(ended, WebhookDelivery.next_at < database_now() - days * 86400)
+    old = select(WebhookDelivery.id).where(ended, WebhookDelivery.next_at < read_clock(session) - days * 86400)
     statement = delete(WebhookDelivery).where(WebhookDelivery.id.in_(old.limit(at_once)))
     result = session.execute(statement.execution_options(synchronize_session=False))
     assert isinstance(result, CursorResult)  # noqa: S101 - a DELETE without RETURNING
@@ -142,5 +142,6 @@ def _try(delivery: WebhookDelivery, endpoint: WebhookEndpoint, *, now: float, un
     return Try(delivery.id, endpoint.project_id, endpoint.url, delivery.body, until, secrets)
 
 
-def _due() -> tuple[Any, ...]:
-    return WebhookDelivery.status == DeliveryStatus.PENDING, WebhookDelivery.next_at <= database_now()
+def _due(now: float) -> tuple[Any, ...]:
+    """`now`: a value, since PostgreSQL looks nothing up in an index by a clock that goes on."""
+    return WebhookDelivery.status == DeliveryStatus.PENDING, WebhookDelivery.next_at <= now

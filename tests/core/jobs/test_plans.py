@@ -153,6 +153,12 @@ def test_what_is_asked_often_scans_nothing(large: Database, name: str) -> None:
     assert not scanned(told), told
 
 
+@pytest.mark.parametrize("name", ["what webhooks have to tell", "webhooks to be sent"])
+def test_what_is_not_due_is_not_read(large: Database, name: str) -> None:
+    told = plans(large, OTHERS[name])
+    assert re.search(r"Index Cond: .*next_at <=|USING .*INDEX ix_webhook_deliveries_due .*next_at<", told), told
+
+
 def test_the_claim_takes_the_first_of_an_index(large: Database) -> None:
     claim = partial(leases.claim_job, owner="w", devices=("auto", "cpu"), lease_seconds=60)
     told = [one for one in plans(large, claim).split("\n\n") if "LIMIT" in one and "lacks_weights" in one]
