@@ -28,7 +28,7 @@ PERMISSIONS = "/checkpoints/{fine_tuned_model_checkpoint}/permissions"
 class NewPermissions(Frozen):
     """Whom to permit a checkpoint."""
 
-    project_ids: list[Annotated[str, Field(min_length=1, max_length=128)]] = Field(
+    project_ids: list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")]] = Field(
         min_length=1, max_length=100, description="Ids or names of projects."
     )
 
@@ -85,7 +85,7 @@ def list_permissions(
 def delete_permission(
     fine_tuned_model_checkpoint: str, permission_id: str, caller: Admin, server: ServerDep
 ) -> Deleted:
-    """Take a permission back; jobs that have begun with the checkpoint go on, and those that have not fail."""
+    """Take a permission back; jobs that run go on until they are paused or lose their worker, and others fail."""
     with server.database.write() as session:
         checkpoint = permissions.own_checkpoint(session, caller.project_id, fine_tuned_model_checkpoint)
         session.delete(permissions.get_permission(session, checkpoint, permission_id))

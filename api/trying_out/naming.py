@@ -10,7 +10,7 @@ from api.dependencies import Caller, Server
 from api.trying_out.process import Model
 from core.errors import InvalidRequest
 from core.jobs.inputs import FileInput, Input, ModelInput, checkpoint_input, resolve_references
-from core.jobs.models import Checkpoint, File, TrainedModel
+from core.jobs.models import Checkpoint, File, Job, TrainedModel
 from core.jobs.names import find_named
 
 BASES = ("base", "student")  # the fields of specs that name what a model began as
@@ -29,7 +29,9 @@ def _model(session: Session, project_id: str, name: str, param: str) -> Model:
 
 
 def base_of(server: Server, caller: Caller, name: str, *, param: str) -> str:
-    """The id of the model that this one began as; raises InvalidRequest if it began as none, and NotFound."""
+    """The id of the model that this one began as; raises InvalidRequest if it began as none of the project's, and
+    NotFound.
+    """
     with server.database.read() as session:
         found = find_named(session, caller.project_id, name, param=param)
         if isinstance(found, TrainedModel):
@@ -39,14 +41,15 @@ def base_of(server: Server, caller: Caller, name: str, *, param: str) -> str:
                 for origin in origins
                 if isinstance(origin, dict)
             ]
-        elif isinstance(found, Checkpoint):
+        elif isinstance(found, Checkpoint) and session.get_one(Job, found.job_id).project_id == caller.project_id:
             bases = [_id(checkpoint_input(session, found, param=param).base)]
         else:
             bases = []
     base = next((base for base in bases if isinstance(base, str)), None)
     if base is None:
         raise InvalidRequest(
-            f"'{name[:200]}' was not tuned from another model: name two models or more to compare", param=param
+            f"'{name[:200]}' was not tuned from a model of this project: name two models or more to compare",
+            param=param,
         )
     return base
 

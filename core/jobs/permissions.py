@@ -27,7 +27,8 @@ def own_checkpoint(session: Session, project_id: str, name: str) -> Checkpoint:
 def permit(session: Session, project_id: str, name: str, projects: Sequence[str]) -> list[CheckpointPermission]:
     """Let these projects, by id or name, use the project's checkpoint; answers a permission for each, old or new."""
     checkpoint = own_checkpoint(session, project_id, name)
-    session.get(Checkpoint, checkpoint.id, with_for_update={"read": True})
+    if session.get(Checkpoint, checkpoint.id, with_for_update={"key_share": True}) is None:  # one permits at a time
+        raise NotFound(f"there is no checkpoint '{name[:200]}' in this project", param=PARAM)
     granted = []
     for given in dict.fromkeys(projects):
         project = session.scalar(select(Project).where(or_(Project.id == given, Project.name == given)))

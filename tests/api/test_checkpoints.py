@@ -136,6 +136,8 @@ def test_a_permitted_project_uses_the_checkpoint_and_sees_nothing_else(
     assert [one["project_id"] for one in granted] == [project_of(other)["id"]]
     assert http.post(here, json={"project_ids": [project_of(other)["id"]]}).json()["data"] == granted
     assert other.get(f"/v1/models/{name}").json()["id"] == name
+    compared = other.post("/v1/comparisons", json={"models": [name], "prompt": "a"})
+    assert (compared.status_code, compared.json()["error"]["param"]) == (400, "models")
     job = other.post("/v1/jobs", json=spec)
     assert job.status_code == 202, job.text
     assert [job["id"] for job in other.get("/v1/jobs").json()["data"]] == [job.json()["id"]]
@@ -168,7 +170,7 @@ def test_permissions_are_listed_in_order_by_project_and_go_with_the_checkpoint(
     assert [page["has_more"] for page in pages] == [True, False]
     assert [one["id"] for one in http.get(here).json()["data"]] == made[::-1]
     assert [one["id"] for one in http.get(here, params={"project_id": projects[1]}).json()["data"]] == [made[1]]
-    for wrong, status in (([], 422), (["nobody's"], 404), ([project_of(http)["id"]], 400)):
+    for wrong, status in (([], 422), (["nobody's"], 404), (["\0"], 422), ([project_of(http)["id"]], 400)):
         assert http.post(here, json={"project_ids": wrong}).status_code == status
     tuned.worker.succeed()
     http.delete(f"/v1/jobs/{tuned.job_id}/checkpoints/{checkpoint}").raise_for_status()

@@ -134,6 +134,18 @@ def test_permissions_are_given_once(database: Database, tuning: leases.Claim) ->
             permissions.own_checkpoint(session, OTHER, checkpoint)
 
 
+def test_two_that_permit_the_same_at_once_find_one_permission(database: Database, tuning: leases.Claim) -> None:
+    checkpoint = add(database, tuning, 1)
+    made: list[str] = []
+
+    def permit(session: Session) -> None:
+        made.extend(one.id for one in permissions.permit(session, PROJECT, checkpoint, [OTHER]))
+
+    race(database, permit, permit)
+    assert len(made) == 2
+    assert len(set(made)) == 1
+
+
 def test_a_fetch_that_is_silent_is_lost_and_one_that_has_come_is_found(database: Database) -> None:
     with database.write() as session:
         lost = fetches.add_fetch(session, PROJECT, name="a/b", revision="main")
