@@ -41,7 +41,8 @@ def ends_of_turn(tokenizer: Any) -> list[int]:
     """The tokens that end an answer: what the template writes behind one, and what ends a sequence."""
     rendered = _text(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bcd"}])
     behind = tokenizer.encode(rendered.rpartition("bcd")[2].strip(), add_special_tokens=False)
-    special = set(tokenizer.all_special_ids)
+    marked = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    special = marked.union(tokenizer.all_special_ids)  # which are the named ones
     ends = [token for token in behind[:1] if token in special] + [tokenizer.eos_token_id]
     return sorted({token for token in ends if token is not None})
 

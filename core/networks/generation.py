@@ -10,6 +10,13 @@ import torch
 import transformers
 
 
+def ends_of_text(network: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end a text, as the base's generation_config and its tokenizer say."""
+    own = network.generation_config.eos_token_id
+    ends = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    return sorted({token for token in ends if token is not None})
+
+
 @torch.no_grad()
 def write(
     network: Any, tokens: Sequence[int], *, max_new_tokens: int, ends: Sequence[int], pad_token: int, beams: int = 1

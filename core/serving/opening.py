@@ -12,6 +12,7 @@ import transformers
 
 from core.errors import InvalidData, InvalidRequest
 from core.networks.chat_template import ends_of_turn, give_template
+from core.networks.generation import ends_of_text
 from core.networks.gguf import gguf_of
 from core.networks.loading import read_config
 from core.networks.pretrained import open_config, open_pretrained, open_tokenizer
@@ -100,15 +101,12 @@ def _open_language_model(folder: Path, config: Any, *, device: str) -> LanguageM
     _refuse_missing(missing)
     reading = open_tokenizer(folder, network, param="model", at_most=LONGEST)
     give_template(reading.tokenizer)
-    own = network.generation_config
-    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    text_ends = {end for end in (*ends, reading.tokenizer.eos_token_id) if end is not None}
     return LanguageModel(
         network.to(device),
         reading.tokenizer,
         reading.max_length,
-        frozenset(text_ends),
-        own.repetition_penalty or 1.0,
+        frozenset(ends_of_text(network, reading.tokenizer)),
+        network.generation_config.repetition_penalty or 1.0,
     )
 
 

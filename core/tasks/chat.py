@@ -10,7 +10,7 @@ from core.data.conversations import Conversation, Message, read_conversations
 from core.data.packing import PackedRows, pack_whole
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData
-from core.networks.chat_template import Rendered, ends_of_turn, give_template, prompt_tokens
+from core.networks.chat_template import Rendered, give_template, prompt_tokens
 from core.networks.language_modeling import keeps_apart
 from core.tasks.language_model import LanguageModel, NextTokens, Prompt, open_language_model
 from core.tasks.rendering import Room, render_conversation, render_each, room_for
@@ -45,7 +45,7 @@ def open_task(spec: TuningSpec, run: Run) -> NextTokens:
             _packed(held_out, model, run, param="validation", room=room, is_packed=is_packed) if held_out else None
         ),
         prompts=_prompts(held_out or training, model, spec.samples),
-        ends=ends_of_turn(model.tokenizer),
+        ends=model.turn_ends,
     )
 
 

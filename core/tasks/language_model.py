@@ -17,7 +17,8 @@ from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, pac
 from core.data.profile import Kind, Profile
 from core.data.text import read_documents
 from core.errors import InvalidData
-from core.networks.generation import write
+from core.networks.chat_template import ends_of_turn
+from core.networks.generation import ends_of_text, write
 from core.networks.language_modeling import next_token_loss, vocabulary_head
 from core.networks.pretrained import MAX_TOKENS, fresh, open_config, open_pretrained, open_tokenizer
 from core.tasks.classification import shortened
@@ -45,10 +46,15 @@ class Prompt(NamedTuple):
 class LanguageModel:
     """A causal language model of transformers with its tokenizer."""
 
-    network: nn.Module
+    network: Any
     tokenizer: Any
     max_length: int  # in tokens, of a text that is read
     limit: int  # in tokens, that the base takes
+
+    @property
+    def turn_ends(self) -> list[int]:
+        """The tokens that end an answer: those of a text, and what the chat template writes behind one."""
+        return sorted({*ends_of_text(self.network, self.tokenizer), *ends_of_turn(self.tokenizer)})
 
 
 def open_language_model(spec: TuningSpec, run: Run) -> LanguageModel:
@@ -180,7 +186,7 @@ class NextTokens:
             written = write(
                 self.network,
                 prompt.tokens,
-                max_new_tokens=self.spec.sample_tokens,
+                max_new_tokens=min(self.spec.sample_tokens, self.model.limit - len(prompt.tokens)),
                 ends=self.ends,
                 pad_token=self.model.tokenizer.pad_token_id or 0,
             )
@@ -209,7 +215,6 @@ def open_task(spec: TuningSpec, run: Run) -> NextTokens:
         texts, held_out = [texts[row] for row in rows], [texts[row] for row in others]
     elif spec.validation is not None:
         held_out = list(read_documents(run.inputs["validation"], text=spec.text))
-    ends = [] if model.tokenizer.eos_token_id is None else [model.tokenizer.eos_token_id]
     return NextTokens(
         spec=spec,
         run=run,
@@ -218,7 +223,7 @@ def open_task(spec: TuningSpec, run: Run) -> NextTokens:
         training=_packed(texts, model),
         held_out=_packed(held_out, model) if held_out else None,
         prompts=_prompts(held_out or texts, model, spec.samples),
-        ends=ends,
+        ends=ends_of_text(model.network, model.tokenizer),
     )
 
 
@@ -243,7 +248,7 @@ def _encoded(texts: Iterable[str], tokenizer: Any) -> Iterable[list[int]]:
 def _prompts(texts: Sequence[str], model: LanguageModel, count: int) -> list[Prompt]:
     prompts = []
     for text in texts[:count]:
-        tokens = model.tokenizer(text, verbose=False)["input_ids"][:PROMPT_TOKENS]
+        tokens = model.tokenizer(text, verbose=False)["input_ids"][: min(PROMPT_TOKENS, model.limit - 1)]
         prompts.append(Prompt(tokens, model.tokenizer.decode(tokens, skip_special_tokens=True)))
     return prompts
 

@@ -17,7 +17,7 @@ from core.data.profile import Kind, Profile
 from core.data.prompts import GradedPrompt, read_prompts
 from core.errors import InvalidData, InvalidSpec
 from core.graders import check_item, grade, names_of_items
-from core.networks.chat_template import ends_of_turn, give_template
+from core.networks.chat_template import give_template
 from core.networks.generation import complete
 from core.networks.language_modeling import token_log_probabilities, vocabulary_head
 from core.tasks.language_model import LanguageModel, open_language_model
@@ -58,7 +58,7 @@ class ReinforcementTask:
         self._reward = torch.zeros(())
         self.vocabulary_head = vocabulary_head(self.network)
         self.base_head = self.vocabulary_head if self.base is None else vocabulary_head(self.base)
-        self.ends = ends_of_turn(self.model.tokenizer)
+        self.ends = self.model.turn_ends
         self.prompts_at_once = PROMPTS_AT_ONCE
         self.run.watch.should_fall = False
         if self.run.step == 0:

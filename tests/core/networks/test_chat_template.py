@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from core.networks.chat_template import ends_of_turn, give_template, prompt_tokens, render
 
@@ -80,6 +80,19 @@ def test_without_marks_in_the_vocabulary_a_turn_ends_as_sequences_do(tokenizer: 
     assert ends_of_turn(plain) == [1]
     give_template(tokenizer)
     assert ends_of_turn(tokenizer) == [1, 2]
+
+
+def test_a_mark_that_is_special_ends_a_turn_though_it_has_no_name(tokenizer: Any) -> None:
+    """Phi-3's and Gemma-3's are among the added tokens alone."""
+    give_template(tokenizer)
+    tokenizer.add_tokens([AddedToken("<|end|>", special=True), AddedToken("<|plain|>")])
+    end, plain = tokenizer.convert_tokens_to_ids(["<|end|>", "<|plain|>"])
+    assert end not in tokenizer.all_special_ids
+    template = tokenizer.chat_template
+    tokenizer.chat_template = template.replace("<|im_end|>", "<|end|>")
+    assert ends_of_turn(tokenizer) == [2, end]
+    tokenizer.chat_template = template.replace("<|im_end|>", "<|plain|>")
+    assert plain not in ends_of_turn(tokenizer)
 
 
 def test_a_template_that_forgets_reasoning_makes_a_sequence_of_each_answer(tokenizer: Any) -> None:

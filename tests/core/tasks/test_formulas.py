@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,20 @@ def opened(task: str, folder: Path, base: Path, **settings: Any) -> tuple[Any, R
     run = Run(spec=spec, inputs=inputs, folder=folder / "run", reporter=recorder)
     opener: Any = {"chat": chat, "language_model": language_model, "preference": preference}[task]
     return opener.open_task(spec, run), recorder
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """Few positions, learned ones, and dropout."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=48, resid_pdrop=0.5, embd_pdrop=0.5,
+        pad_token_id=0, eos_token_id=1, bos_token_id=1,
+    )  # fmt: skip
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def slow_losses(base: Path, tokens: list[int], learned: list[bool]) -> list[float]:
@@ -133,6 +148,22 @@ def test_long_conversations_are_refused_or_cut_and_silent_ones_refused(tmp_path:
     assert task.training.lengths.tolist() == [64, 64]
     assert any("3 of 3 conversations are longer than 64 tokens" in text for text in recorder.messages)
     assert any("of 1 conversations no answer to learn is left" in text for text in recorder.messages)
+
+
+@pytest.mark.parametrize("task", ["chat", "language_model"])
+def test_samples_end_where_the_bases_positions_do(task: str, tmp_path: Path, gpt2: Path) -> None:
+    talk = [{"role": "user", "content": "the dog " * 5}, {"role": "assistant", "content": "a"}]
+    (tmp_path / "data").write_text(json.dumps({"messages": talk}) if task == "chat" else "the dog eats\n" * 4)
+    _, recorder = opened(task, tmp_path, gpt2, samples=1, sample_tokens=100)
+    assert recorder.samples[0].caption == "before training"
+
+
+def test_an_answer_ends_where_the_base_says_so(tmp_path: Path, llama: Path) -> None:
+    examples.write_conversations(tmp_path / "data", count=2)
+    shutil.copytree(llama, tmp_path / "base")
+    transformers.GenerationConfig(eos_token_id=[1, 7]).save_pretrained(tmp_path / "base")  # type: ignore[no-untyped-call]
+    task, _ = opened("chat", tmp_path, tmp_path / "base")
+    assert task.ends == [1, task.model.tokenizer.convert_tokens_to_ids("<|im_end|>"), 7]
 
 
 def test_pairs_too_long_are_refused_or_left_out(tmp_path: Path, llama: Path) -> None:
