@@ -22,7 +22,7 @@ from core.networks.adapting import (
 from core.registry import Example, method
 from core.spec import Frozen, fill, refuse
 from core.tasks import KINDS, check_task, open_task
-from core.tasks.task import CHECKPOINTED, WRITING, Counted, Task, TuningSpec
+from core.tasks.task import CHECKPOINTED, RELATIVE, WRITING, Counted, Task, TuningSpec
 from core.training.batches import Batch, Batches
 from core.training.learning import Learning
 from core.training.run import Run
@@ -89,8 +89,8 @@ class FineTuningSpec(TuningSpec):
             raise ValueError(
                 f"frozen_encoder would learn nothing: {self.task} keeps the base's head; take lora or full"
             )
-        if self.task == "reinforcement" and self.lora is not None and self.lora.dropout:
-            raise ValueError("lora.dropout would have no effect: reinforcement learns from what the whole model writes")
+        if self.task in RELATIVE and self.lora is not None and self.lora.dropout:
+            raise ValueError(f"lora.dropout would have no effect: {self.task} is learned without dropout")
         if self.reinitialize and self.strategy != "full":
             raise ValueError(f"reinitialize needs strategy full: {self.strategy} would keep random weights as they are")
         return self
@@ -197,8 +197,14 @@ def count_parameters(network: nn.Module) -> dict[str, float]:
 
 
 def set_training_mode(network: nn.Module, task: Task, spec: FineTuningSpec) -> None:
-    """Dropout where something learns; what is frozen stays in evaluation mode."""
-    if spec.strategy == "frozen_encoder":
+    """Dropout where something learns; what is frozen stays in evaluation mode.
+
+    There is none where the network is compared with what the base says, which is asked without: the difference is to be
+    what was learned.
+    """
+    if spec.task in RELATIVE:
+        network.eval()
+    elif spec.strategy == "frozen_encoder":
         network.eval()
         for name in task.head:
             network.get_submodule(name).train()

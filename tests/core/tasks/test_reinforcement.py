@@ -262,6 +262,10 @@ def test_when_memory_runs_out_fewer_prompts_are_completed_at_once(
         ({"reinitialize": True}, "relative to base"),
         ({"strategy": "frozen_encoder"}, "frozen_encoder would learn nothing"),
         ({"strategy": "lora", "lora": {"dropout": 0.1}}, "lora.dropout would have no effect"),
+        (
+            {"task": "preference", "grader": None, "strategy": "lora", "lora": {"dropout": 0.1}},
+            "lora.dropout would have",
+        ),
         ({"compile": True}, "translate the network anew"),
         ({"evaluate_every": 2}, "needs validation"),
         ({"packing": False}, "packing would have no effect"),
