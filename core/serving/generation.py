@@ -100,15 +100,14 @@ def _prompt(model: LanguageModel, asked: Asked) -> tuple[list[int], frozenset[in
     """What the model is given, and the tokens that end what it writes."""
     if asked.messages is not None:
         try:
-            return prompt_tokens(model.tokenizer, asked.messages, tools=asked.tools), model.turn_ends
+            tokens = prompt_tokens(model.tokenizer, asked.messages, tools=asked.tools)
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
             message = f"the model's chat template refuses these messages: {error}"
             raise InvalidRequest(message, param="messages") from None
-    if isinstance(asked.prompt, str):
-        tokens = _unended(model, asked.prompt)
-    else:
-        tokens = list(asked.prompt or ())
-        _check_tokens(model, tokens)
+        _check_tokens(model, tokens, param="messages")
+        return tokens, model.turn_ends
+    tokens = _unended(model, asked.prompt) if isinstance(asked.prompt, str) else list(asked.prompt or ())
+    _check_tokens(model, tokens, param="prompt")
     first = model.tokenizer.bos_token_id
     begin = model.tokenizer.eos_token_id if first is None else first
     if not tokens and begin is None:
@@ -124,11 +123,13 @@ def _unended(model: LanguageModel, text: str) -> list[int]:
     return tokens[:-1] if is_added else tokens
 
 
-def _check_tokens(model: LanguageModel, tokens: Sequence[int]) -> None:
+def _check_tokens(model: LanguageModel, tokens: Sequence[int], *, param: str) -> None:
+    """Refuse what the network has no embedding of, whoever made it: on a GPU nothing could be asked after it."""
     size = model.network.get_input_embeddings().num_embeddings
     wrong = next((token for token in tokens if not 0 <= token < size), None)
     if wrong is not None:
-        raise InvalidRequest(f"the prompt holds the token {wrong}; this model's are 0 to {size - 1}", param="prompt")
+        what = "prompt holds" if param == "prompt" else "messages hold"
+        raise InvalidRequest(f"the {what} the token {wrong}; this model's are 0 to {size - 1}", param=param)
 
 
 def _check_bias(model: LanguageModel, asked: Asked) -> None:

@@ -73,6 +73,7 @@ def open_language_model(spec: TuningSpec, run: Run) -> LanguageModel:
     if _looks_ahead(network):
         raise InvalidData(f"the base ('{config.model_type}') sees the tokens that it is to predict", param="base")
     reading = open_tokenizer(folder, network, param="base", at_most=LONGEST)
+    _check_embeddings(network, reading.tokenizer)
     length = min(reading.max_length, MAX_TOKENS)
     if spec.max_length is not None:
         length = shortened(spec.max_length, reading.max_length)
@@ -89,6 +90,17 @@ def open_causal_config(folder: Path) -> Any:
             param="base",
         )
     return config
+
+
+def _check_embeddings(network: Any, tokenizer: Any) -> None:
+    rows, largest = network.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise InvalidData(
+            f"the tokenizer has the token {largest} ('{token}'), and the base embeddings of 0 to {rows - 1}: upload "
+            "the base with the tokenizer that it was trained with, or resize its embeddings",
+            param="base",
+        )
 
 
 @torch.no_grad()

@@ -104,6 +104,22 @@ def test_what_it_cannot_be_given_is_refused(llama: LanguageModel, asked: Asked, 
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        (Asked(prompt="a <|new|>"), "prompt"),
+        (Asked(messages=[{"role": "user", "content": "a <|new|>"}]), "messages"),
+    ],
+)
+def test_tokens_without_an_embedding_are_refused(asked: Asked, param: str, tmp_path: Path) -> None:
+    model = open_written(tmp_path)
+    size = len(model.tokenizer)
+    model.tokenizer.add_tokens(["<|new|>"])
+    with pytest.raises(InvalidRequest, match=f"the token {size}; this model's are 0 to {size - 1}") as caught:
+        next(generate(model, asked))
+    assert caught.value.param == param
+
+
 def test_a_template_that_refuses_is_told_of(tmp_path: Path) -> None:
     model = open_written(tmp_path)
     model.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"

@@ -166,6 +166,18 @@ def test_an_answer_ends_where_the_base_says_so(tmp_path: Path, llama: Path) -> N
     assert task.ends == [1, task.model.tokenizer.convert_tokens_to_ids("<|im_end|>"), 7]
 
 
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path, llama: Path) -> None:
+    examples.write_conversations(tmp_path / "data", count=2)
+    shutil.copytree(llama, tmp_path / "base")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(llama)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["<|new|>"])
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(InvalidData, match=rf"the token {size} \('<|new|>'\), and the base .* 0 to {size - 1}:") as told:
+        opened("chat", tmp_path, tmp_path / "base")
+    assert told.value.param == "base"
+
+
 def test_pairs_too_long_are_refused_or_left_out(tmp_path: Path, llama: Path) -> None:
     pairs = [{"prompt": "a", "chosen": "b", "rejected": "c " * size} for size in (1, 60)]
     (tmp_path / "data").write_text("\n".join(map(json.dumps, pairs)) + "\n")
@@ -200,6 +212,16 @@ def test_the_base_is_the_reference(tmp_path: Path, llama: Path) -> None:
         is_learned = [False, *(side.targets[0, :-1] != IGNORED).tolist()]
         slow = slow_losses(llama, side.tokens[0].tolist(), is_learned)
         assert float(reference) == pytest.approx(-sum(slow), rel=1e-4)
+
+
+def test_before_anything_is_learned_no_pair_is_better_than_at_the_base(tmp_path: Path, gpt2: Path) -> None:
+    """GPT-2's dropout has no part in it."""
+    examples.write_preferences(tmp_path / "data", count=6)
+    spec = {"method": "fine_tuning", "task": "preference", "base": "model-1", "steps": 1}
+    recorder, inputs = Recorder(), {"dataset": tmp_path / "data", "base": gpt2}
+    run_example(Example(spec, lambda path: None), tmp_path / "run", inputs=inputs, recorder=recorder)
+    logged = next(values for _, values in recorder.metrics_seen if "loss" in values)
+    assert logged["loss"] == pytest.approx(math.log(2), rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
