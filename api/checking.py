@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hashlib
 import json
@@ -14,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from api import submission
 from api.readers import Readers
@@ -64,36 +66,34 @@ class Checker:
     def __init__(self, settings: Settings, database: Database, storage: Storage) -> None:
         self._settings, self._database, self._storage = settings, database, storage
         self._readers = Readers("core.checking", at_once=AT_ONCE)
-        self._turns = threading.BoundedSemaphore(AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by project: one at a time
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Future[Findings]] = OrderedDict()
         self._folder = tempfile.TemporaryDirectory(prefix="checking-")
 
-    async def judge_in_turn(self, project_id: str, spec: MethodSpec) -> Verdict:
-        """As `judge`, for whoever may not wait in the event loop."""
-        if not is_checked(spec):
-            return UNCHECKED
-        return await self._readers.in_turn(self.judge, project_id, spec)
-
-    def judge(self, project_id: str, spec: MethodSpec, *, local: Collection[str] = ()) -> Verdict:
+    async def judge(self, project_id: str, spec: MethodSpec, *, local: Collection[str] = ()) -> Verdict:
         """Read the data of a spec that teaches a language model to answer; may take as long as the settings allow.
 
-        The errors of a submission come as a refusal: where the same was submitted before, they do not matter. `local`:
-        the names of jobs that are submitted with it.
+        A project has one read at a time, so that others find their turn. The errors of a submission come as a refusal:
+        where the same was submitted before, they do not matter. `local`: the names of jobs that are submitted with it.
         """
         if not is_checked(spec):
             return UNCHECKED
+        async with self._turns.setdefault(project_id, asyncio.Lock()):
+            return await self._readers.in_turn(self._judge, project_id, spec, local)
+
+    def close(self) -> None:
+        """End the process, and forget the bases."""
+        self._readers.close()
+        self._folder.cleanup()
+
+    def _judge(self, project_id: str, spec: MethodSpec, local: Collection[str]) -> Verdict:
         try:
             with self._database.read() as session:
                 profile, found = submission.data_to_check(session, project_id, spec, local=local)
             return Verdict(self._findings(spec, found, examples=profile.examples))
         except InvalidRequest as error:
             return Verdict(refusal=error)
-
-    def close(self) -> None:
-        """End the process, and forget the bases."""
-        self._readers.close()
-        self._folder.cleanup()
 
     def _findings(self, spec: MethodSpec, found: Inputs, *, examples: int) -> Findings:
         """From memory, from whoever is reading the same just now, or by reading; raises what is to be told."""
@@ -115,8 +115,7 @@ class Checker:
     def _fulfil(self, future: Future[Findings], key: str, spec: MethodSpec, found: Inputs, *, examples: int) -> None:
         """Read, and forget what may go well another time: it was no fault of the data, or took too long just now."""
         try:
-            with self._turns:
-                future.set_result(self._read(spec, found, examples=examples))
+            future.set_result(self._read(spec, found, examples=examples))
         except BaseException as error:
             if not isinstance(error, InvalidData | InvalidSpec) or error.code == TOO_DEMANDING:
                 with self._lock:

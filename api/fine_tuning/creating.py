@@ -26,7 +26,7 @@ async def create_job(server: Server, envelope: Envelope, asked: JobRequest) -> s
     seed = secrets.randbelow(2**31) if asked.seed is None else asked.seed
     base, examples = await run_in_threadpool(_look_up, server, project_id, asked)
     draft = translate(asked, base, seed=seed, size=_size(asked, examples))
-    verdict = await server.checker.judge_in_turn(project_id, draft.spec)
+    verdict = await server.checker.judge(project_id, draft.spec)
     if verdict.findings is not None:
         found = verdict.findings
         size = _size(asked, found.examples, found.tokens, found.width)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
+from starlette.concurrency import run_in_threadpool
 
 from api import measuring, submission
-from api.dependencies import PageDep, Reader, ServerDep, Writer
+from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.filtering import METADATA_PARAMETER, wanted_metadata
 from api.idempotency import Submitter
 from api.presenting import job_object, job_objects, page_of
@@ -31,12 +33,12 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 @router.post("", status_code=202)
 async def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, envelope: Submitter) -> JobObject:
     """Submit a job: a method, a data set, and what the method's spec allows."""
-    verdict = await server.checker.judge_in_turn(caller.project_id, spec)
+    verdict = await server.checker.judge(caller.project_id, spec)
     return await server.submissions.ask(Submission(envelope, spec, verdict))
 
 
 @router.post("/preview")
-def preview_job(
+async def preview_job(
     spec: SpecBody,
     caller: Reader,
     server: ServerDep,
@@ -47,17 +49,12 @@ def preview_job(
     The estimate comes from a short real measurement: the first steps are made here, and what a job would end with is
     told as an error.
     """
-    found: dict[str, Input] | str
-    with server.database.read() as session:
-        checked = submission.check_submission(session, caller.project_id, spec)
-        found = submission.inputs_to_measure(session, caller.project_id, spec) if measure else "not measured"
-    verdict = server.checker.judge(caller.project_id, spec)
+    checked, found = await run_in_threadpool(_look_up, server, caller, spec, measure)
+    verdict = await server.checker.judge(caller.project_id, spec)
     verdict.enforce()
-    told = (
-        found
-        if isinstance(found, str)
-        else measuring.measure(spec, found, storage=server.storage, settings=server.settings)
-    )
+    told: Mapping[str, Any] | str = found
+    if not isinstance(found, str):
+        told = await run_in_threadpool(measuring.measure, spec, found, storage=server.storage, settings=server.settings)
     known = {"steps": submission.estimate_steps(spec, checked.profile)}
     nothing = dict.fromkeys(("memory_bytes", "artifact_bytes", "seconds", "device"))
     estimate = EstimateObject(
@@ -69,6 +66,17 @@ def preview_job(
         estimate=estimate,
         warnings=list(verdict.warnings),
     )
+
+
+def _look_up(
+    server: Server, caller: Caller, spec: MethodSpec, should_measure: bool
+) -> tuple[submission.Checked, dict[str, Input] | str]:
+    """The spec as it would be submitted, and what is to be measured, or why nothing is."""
+    with server.database.read() as session:
+        checked = submission.check_submission(session, caller.project_id, spec)
+        if not should_measure:
+            return checked, "not measured"
+        return checked, submission.inputs_to_measure(session, caller.project_id, spec)
 
 
 @router.get("", openapi_extra=METADATA_PARAMETER)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from api import submission
 from api.checking import Verdict
-from api.dependencies import Caller, PageDep, Reader, ServerDep, Writer
-from api.idempotency import Submitter, submit_once
+from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
+from api.idempotency import Envelope, Submitter, submit_once
 from api.presenting import page_of, pipeline_objects
 from api.schemas import ListOf, PipelineObject
 from core.catalog import job_spec
@@ -45,13 +46,19 @@ class PipelineRequest(Frozen):
 
 
 @router.post("", status_code=202)
-def submit_pipeline(body: PipelineRequest, caller: Writer, server: ServerDep, envelope: Submitter) -> PipelineObject:
+async def submit_pipeline(
+    body: PipelineRequest, caller: Writer, server: ServerDep, envelope: Submitter
+) -> PipelineObject:
     """Submit several jobs at once, all or none; each waits for the weights that it needs."""
-
     verdicts = {
-        name: server.checker.judge(caller.project_id, spec, local=body.jobs) for name, spec in body.jobs.items()
+        name: await server.checker.judge(caller.project_id, spec, local=body.jobs) for name, spec in body.jobs.items()
     }
+    return await run_in_threadpool(_submit, server, caller, envelope, body, verdicts)
 
+
+def _submit(
+    server: Server, caller: Caller, envelope: Envelope, body: PipelineRequest, verdicts: Mapping[str, Verdict]
+) -> PipelineObject:
     def make(session: Session) -> str:
         devices, defaults = [spec.device for spec in body.jobs.values()], Quotas.of_server(server.settings)
         admit_jobs(session, caller.project_id, devices=devices, defaults=defaults)

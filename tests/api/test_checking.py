@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.api.service import Service, new_project, serving, upload, work
@@ -218,11 +220,42 @@ def test_prompts_are_checked_by_the_grader_of_each_submission(http: httpx.Client
     assert [problem["where"] for problem in error["problems"]] == ["line 8"]
 
 
+def checker_of(service: Service) -> psutil.Process:
+    return next(child for child in service.api.process.children() if "core.checking" in " ".join(child.cmdline()))
+
+
+def test_one_projects_checks_hold_up_nobody_else(service: Service, http: httpx.Client, base: str) -> None:
+    """The process that checks is stopped, and more is to be checked than there are threads for all requests."""
+    known = spec(base, send(http, GOOD))
+    assert http.post("/v1/jobs", json=known).status_code == 202
+    new = [spec(base, send(http, [*GOOD, chat(f"New {number}?", "New.")])) for number in range(3)]
+    paths = ("/v1/jobs", "/v1/jobs", "/v1/jobs/preview?measure=false", "/v1/pipelines")
+    asked = [(paths[number % 4], new[number % 3]) for number in range(100)]
+    checker = checker_of(service)
+    with service.client(new_project(service)) as other, ThreadPoolExecutor(len(asked)) as threads:
+        theirs = upload(other, http.get(f"/v1/files/{base}/content").content, name="tiny.zip", purpose="base-model")[
+            "id"
+        ]
+        data = send(other, GOOD)
+        checker.suspend()
+        try:
+            told = [
+                threads.submit(http.post, path, json={"jobs": {"tune": body}} if "pipe" in path else body)
+                for path, body in asked
+            ]
+            wait(told, timeout=1)
+            assert other.get("/v1/jobs", timeout=10).status_code == 200
+            assert other.post("/v1/jobs", json=spec(theirs, data), timeout=10).status_code == 202
+        finally:
+            checker.resume()
+        assert {one.result().status_code for one in told} == {200, 202}
+
+
 def test_what_was_checked_is_remembered(service: Service, http: httpx.Client, base: str) -> None:
     """The process that checks is stopped: whoever asked it would not be answered."""
     body = spec(base, send(http, [*GOOD, chat("Again?", "Again.")]))
     assert http.post("/v1/jobs", json=body).status_code == 202
-    checker = next(child for child in service.api.process.children() if "core.checking" in " ".join(child.cmdline()))
+    checker = checker_of(service)
     bad = {"jobs": {"tune": spec(base, send(http, [*GOOD, *GOOD]))}}
     error = refused(http, bad, "/v1/pipelines")
     checker.suspend()
