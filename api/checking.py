@@ -34,7 +34,8 @@ REMEMBERED = 256  # what was found, and refused
 BASES = 16  # whose tokenizers are kept
 FOLDERS = "check-"  # how the names of folders begin that are needed during a check
 STARTING_SECONDS = 60  # beyond those of reading: to open a base, however busy the machine is
-SETTINGS = {"task", "max_length", "too_long", "duplicates", "grader"}  # what of a spec makes a difference
+# What of a spec makes a difference to what is found.
+SETTINGS = {"task", "max_length", "max_completion_tokens", "too_long", "duplicates", "grader"}
 
 Inputs = Mapping[str, Input]
 

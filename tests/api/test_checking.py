@@ -251,6 +251,26 @@ def test_one_projects_checks_hold_up_nobody_else(service: Service, http: httpx.C
         assert {one.result().status_code for one in told} == {200, 202}
 
 
+def test_a_prompt_that_leaves_no_room_is_taken_with_shorter_completions(http: httpx.Client, base: str) -> None:
+    dataset = send(http, [{"messages": [{"role": "user", "content": "x" * 80 + str(number)}]} for number in range(3)])
+    grader = {"type": "string_check", "name": "same", "input": "{{sample.output_text}}", "operation": "eq"}
+    learned = {"task": "reinforcement", "grader": {**grader, "reference": "yes"}}
+    assert (
+        "less max_completion_tokens"
+        in refused(http, spec(base, dataset, **learned, max_completion_tokens=64))["message"]
+    )
+    made = http.post("/v1/jobs", json=spec(base, dataset, **learned, max_completion_tokens=8))
+    assert made.status_code == 202, made.text
+
+
+def test_a_base_whose_template_fails_on_a_line_refuses_it(http: httpx.Client, tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.content + (m.name or '') + '</s>' }}{% endfor %}"
+    folder = write_tiny_llama(tmp_path / "named", chat_template=template)
+    base = upload(http, zipped(folder), name="named.zip", purpose="base-model")["id"]
+    error = refused(http, spec(base, send(http, [*GOOD, chat("a", "b", name=5)])))
+    assert [problem["where"] for problem in error["problems"]] == ["line 21"]
+
+
 def test_what_was_checked_is_remembered(service: Service, http: httpx.Client, base: str) -> None:
     """The process that checks is stopped: whoever asked it would not be answered."""
     body = spec(base, send(http, [*GOOD, chat("Again?", "Again.")]))
