@@ -116,7 +116,7 @@ class Reader:
 
     def _note(self, example: Conversation | Preference | GradedPrompt) -> None:
         """Whether it is a copy: the same content, wherever it stands."""
-        content = json.dumps(asdict(example) | {"where": ""}, sort_keys=True)
+        content = json.dumps(vars(example) | {"where": ""}, sort_keys=True)
         first = self.first.setdefault(blake2b(content.encode(), digest_size=12).digest(), example.where)
         if first != example.where:
             self.copies[example.where] = first

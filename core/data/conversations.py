@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.data.chats import check_conversation, check_preference
-from core.data.json_lines import read_objects
+from core.data.json_lines import is_too_deep, read_objects
 from core.data.problems import Problems
 from core.data.sources import ChatSource, open_source, wrong_kind
 
@@ -109,7 +109,7 @@ def _plain(message: Message) -> Message:
     """The message with the text of its parts, and its tools' arguments as objects, which chat templates ask for."""
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
+        content = "".join(part[part["type"]] for part in content)
     plain: dict[str, Any] = {**message, "content": content or ""}
     if message.get("tool_calls"):
         plain["tool_calls"] = [_with_objects(call) for call in message["tool_calls"]]
@@ -119,6 +119,6 @@ def _plain(message: Message) -> Message:
 def _with_objects(call: Any) -> Any:
     try:
         arguments = json.loads(call["function"]["arguments"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return call
-    return {**call, "function": {**call["function"], "arguments": arguments}}
+    return call if is_too_deep(arguments) else {**call, "function": {**call["function"], "arguments": arguments}}

@@ -16,6 +16,9 @@ from core.data.problems import Problems
 from core.data.records import SAMPLE_ROWS, Unclean
 from core.errors import InvalidData
 
+MAX_LEVELS = 64  # lists and objects in each other, so that whoever goes through them recursively is safe
+_TOO_DEEP = f"JSON nested too deeply: {MAX_LEVELS} levels are read"
+
 
 def refuse_constant(name: str) -> NoReturn:
     """For json's `parse_constant`: NaN and infinities are no JSON."""
@@ -48,14 +51,25 @@ def parse_object(line: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON at character {error.colno}: {error.msg} (one object a line)") from None
     except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
     if end < len(line):
         raise ValueError(f"not JSON at character {end + 1}: more follows the value (one object a line)")
     if not isinstance(value, dict):
         raise ValueError("not an object: write one {...} a line")
+    if line.count("[") + line.count("{") > MAX_LEVELS and is_too_deep(value):
+        raise ValueError(_TOO_DEEP)
     if "\\u" in line:
         _check_escapes(value, line)
     return value
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether there are more than MAX_LEVELS lists and objects in each other."""
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        containers = [each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in containers for inner in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, dict | list) for each in level)
 
 
 def _check_escapes(value: object, line: str) -> None:
@@ -63,7 +77,7 @@ def _check_escapes(value: object, line: str) -> None:
         raise ValueError("holds a nul character (\\u0000)")
     try:
         json.dumps(value, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
+    except UnicodeEncodeError:
         raise ValueError("holds half of a surrogate pair (\\ud800 to \\udfff), which is no character") from None
 
 

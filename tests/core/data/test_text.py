@@ -174,6 +174,50 @@ def test_conversations(write, told):
     assert problems[4] == "line 6: message 1 of 'messages' is not an object"
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"content": [{"type": "text", "text": None}]}, "a part of type text whose 'text' is not a text"),
+        ({"content": [{"type": "refusal", "text": "No."}]}, "a part of type refusal whose 'refusal' is not a text"),
+        ({"content": [{"type": "image_url", "image_url": {"url": "a"}}]}, "a part of type 'image_url': only text"),
+        ({"content": ["a"]}, "a part that is not an object"),
+        ({"tool_calls": 5}, "'tool_calls' of message"),
+        ({"tool_calls": [True]}, "is not a list of objects"),
+        ({"content": 5, "tool_calls": [{"id": "1"}]}, "the content 5: it is a text"),
+    ],
+)
+def test_what_a_message_is_made_of(changes, expected, write, told):
+    message = {"role": "assistant", "content": "a"}
+    (problem,) = told(write(_jsonl({"messages": [message]}, {"messages": [message, {**message, **changes}]})))
+    assert problem.startswith("line 2: ")
+    assert "message 2 of 'messages'" in problem
+    assert expected in problem
+    pair = {"prompt": "a", "chosen": [message], "rejected": [message]}
+    (problem,) = told(write(_jsonl(pair, {**pair, "rejected": [{**message, **changes}]})))
+    assert "message 1 of 'rejected'" in problem
+
+
+def test_tools_are_a_list(write, told):
+    message = [{"role": "assistant", "content": "Hi"}]
+    trl = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    openai = {"input": {"messages": message}, "preferred_output": message, "non_preferred_output": message}
+    expected = ["line 2: 'tools' is not a list of objects"]
+    assert told(write(_jsonl({"messages": message}, {"messages": message, "tools": 5}))) == expected
+    assert told(write(_jsonl(trl, {**trl, "tools": ["a"]}))) == expected
+    assert told(write(_jsonl(openai, {**openai, "input": {"messages": message, "tools": True}}))) == expected
+    none = {"messages": message, "tools": None}
+    assert inspect(write(_jsonl(none, {**none, "tools": [{"type": "function"}]}))).examples == 2
+
+
+def test_deep_json_is_refused_by_line_before_anything_chokes_on_it(write, told):
+    shallow, deep = ({"messages": [{"role": "user", "content": "[" * 500}], "more": _nested(n)} for n in (60, 70))
+    assert told(write(_jsonl(shallow, deep))) == ["line 2: JSON nested too deeply: 64 levels are read"]
+
+
+def _nested(levels):
+    return [_nested(levels - 1)] if levels else []
+
+
 def test_a_tool_call_needs_no_content(write):
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     assert inspect(write(_jsonl({"messages": [call]}))).kind is Kind.CONVERSATIONS

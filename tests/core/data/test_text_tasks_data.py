@@ -127,16 +127,26 @@ def test_conversations_in_one_form(tmp_path: Path) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
     ]
     (read,) = read_conversations(write(tmp_path / "data", {"messages": messages, "tools": [{"type": "function"}]}))
     assert read.messages[0]["content"] == "ab"
-    assert read.messages[1]["tool_calls"][0]["function"]["arguments"] == {"x": 1}
+    assert read.messages[1]["content"] == "No."
+    assert read.messages[2]["tool_calls"][0]["function"]["arguments"] == {"x": 1}
     assert read.tools == [{"type": "function"}]
     bad = {"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]}
     assert problems(write(tmp_path / "data", bad)) == [
         "line 1: message 1 of 'messages' has the weight 0.5: it is 0 or 1"
     ]
+
+
+@pytest.mark.parametrize("levels", [100, 10**5])
+def test_arguments_that_are_nested_deeply_stay_a_text(levels: int, tmp_path: Path) -> None:
+    call = {"function": {"name": "f", "arguments": "[" * levels + "]" * levels}}
+    message = {"role": "assistant", "tool_calls": [call]}
+    (read,) = read_conversations(write(tmp_path / "data", {"messages": [message]}))
+    assert read.messages[0]["tool_calls"] == [call]
 
 
 def test_preferences_of_both_makes_are_alike(tmp_path: Path) -> None:
