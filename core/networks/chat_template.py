@@ -16,6 +16,8 @@ _CHATML = """\
 {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}\
 """
 _END = "<|im_end|>"
+# What a template raises on purpose, or for messages that are not as it thinks.
+_REFUSALS = (jinja2.TemplateError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class Rendered(NamedTuple):
@@ -49,10 +51,7 @@ def ends_of_turn(tokenizer: Any) -> list[int]:
 
 def prompt_tokens(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None) -> list[int]:
     """What a model is given to answer these messages; raises ValueError for what the template refuses."""
-    try:
-        text = _text(tokenizer, messages, tools=tools, add_generation_prompt=True)
-    except jinja2.TemplateError as error:
-        raise ValueError(f"the base's chat template refuses it: {error}") from None
+    text = _text(tokenizer, messages, tools=tools, add_generation_prompt=True)
     tokens: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return tokens
 
@@ -65,14 +64,11 @@ def render(tokenizer: Any, messages: Sequence[Message], *, tools: Any = None) ->
     writes earlier turns otherwise than the last (without their reasoning, say). Raises ValueError for what the template
     refuses.
     """
-    try:
-        answers = [index for index, message in enumerate(messages) if index and is_learned(message)]
-        spans = _spans(tokenizer, messages, answers, tools)
-        if spans is not None:
-            return [_tokenized(tokenizer, _text(tokenizer, messages, tools=tools), spans)]
-        return [_last_answer(tokenizer, messages[: index + 1], tools) for index in answers]
-    except jinja2.TemplateError as error:
-        raise ValueError(f"the base's chat template refuses it: {error}") from None
+    answers = [index for index, message in enumerate(messages) if index and is_learned(message)]
+    spans = _spans(tokenizer, messages, answers, tools)
+    if spans is not None:
+        return [_tokenized(tokenizer, _text(tokenizer, messages, tools=tools), spans)]
+    return [_last_answer(tokenizer, messages[: index + 1], tools) for index in answers]
 
 
 def is_learned(message: Message) -> bool:
@@ -116,20 +112,24 @@ def _tokenized(tokenizer: Any, text: str, spans: Sequence[tuple[int, int]]) -> R
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     starts = iter(sorted(spans))
     learned, (start, end) = [], next(starts, (len(text), len(text)))
+    before = 0
     for begin, stop in found["offset_mapping"]:
-        while begin >= end and end < len(text):
+        place = begin if stop > begin else before  # of white space some tokenizers say that it spans nothing
+        before = stop
+        while place >= end and end < len(text):
             start, end = next(starts, (len(text), len(text)))
-        learned.append(start <= begin < end and stop > begin)
+        learned.append(start <= place < end)
     return Rendered(list(found["input_ids"]), learned)
 
 
 def _text(
     tokenizer: Any, messages: Sequence[Message], *, tools: Any = None, add_generation_prompt: bool = False
 ) -> str:
-    text: str = tokenizer.apply_chat_template(
-        [{name: value for name, value in message.items() if name != "weight"} for message in messages],
-        tools=tools,
-        tokenize=False,
-        add_generation_prompt=add_generation_prompt,
-    )
+    given = [{name: value for name, value in message.items() if name != "weight"} for message in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            given, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+    except _REFUSALS as error:
+        raise ValueError(f"the base's chat template refuses it: {error}") from None
     return text

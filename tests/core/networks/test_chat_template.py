@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import transformers
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from core.networks.chat_template import ends_of_turn, give_template, prompt_tokens, render
 
@@ -65,6 +65,14 @@ def test_an_answer_follows_the_very_prompt_that_a_model_is_given(tokenizer: Any)
     assert rendered.learned.index(True) == len(prompt)
 
 
+def test_white_space_is_learned_where_the_tokenizer_says_that_it_spans_nothing(tokenizer: Any) -> None:
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    give_template(tokenizer)
+    answer = "  two   three\n    four "
+    assert learned(tokenizer, [TALK[1], {"role": "assistant", "content": answer}]) == [answer + "<|im_end|>"]
+    assert learned(tokenizer, [{"role": "user", "content": answer}, TALK[2]]) == ["two three<|im_end|>"]
+
+
 def test_a_weight_of_0_and_an_opening_are_not_learned(tokenizer: Any) -> None:
     give_template(tokenizer)
     assert learned(tokenizer, [*TALK[:2], {**TALK[2], "weight": 0}, *TALK[3:]]) == ["five\n<|im_end|>"]
@@ -99,6 +107,15 @@ def test_a_template_that_forgets_reasoning_makes_a_sequence_of_each_answer(token
     tokenizer.chat_template = LATE_REASONING
     talk = [{**message, "reasoning": "hm"} for message in TALK]
     assert learned(tokenizer, talk) == ["<think>hm</think>two three</s>", "<think>hm</think>five\n</s>"]
+
+
+@pytest.mark.parametrize("template", ["{{ 'a' + messages[0].name }}", "{{ messages[0].name | dictsort }}"])
+def test_a_template_that_fails_on_a_message_refuses_it(template: str, tokenizer: Any) -> None:
+    tokenizer.chat_template = template
+    messages = [{"role": "user", "content": "a", "name": 5}]
+    for read in (render, prompt_tokens):
+        with pytest.raises(ValueError, match="the base's chat template refuses it"):
+            read(tokenizer, messages)
 
 
 def test_says_what_a_template_refuses(tokenizer: Any) -> None:
