@@ -17,7 +17,7 @@ from api.collected import Collected
 from api.contents import forget
 from api.dependencies import Server
 from api.orphans import collect_orphans
-from core.jobs import deliveries, retention, uploads
+from core.jobs import deliveries, fetches, retention, uploads
 from core.jobs.models import Artifact, Checkpoint, Event
 from core.jobs.quotas import GPU_DAYS
 from core.storage import part_key, refusal_of, sample_key
@@ -44,7 +44,7 @@ async def collect_forever(server: Server) -> None:
 def collect_once(server: Server) -> Collected:
     """Remove all that may go; answers what did."""
     collected = Collected()
-    for step in (_uploads, _submissions, _files, _results, _events, _deliveries, collect_orphans):
+    for step in (_uploads, _submissions, _files, _results, _events, _deliveries, _fetches, collect_orphans):
         step(server, collected)
     return collected
 
@@ -109,6 +109,13 @@ def _deliveries(server: Server, collected: Collected) -> None:
         with server.database.write() as session:
             count = deliveries.drop_deliveries(session, days=days)
         collected.add("deliveries", count=count)
+
+
+def _fetches(server: Server, collected: Collected) -> None:
+    """What came long ago of models that are not here."""
+    with server.database.write() as session:
+        count = fetches.drop_fetches(session)
+    collected.add("fetches", count=count)
 
 
 def _jobs(server: Server, table: type[Checkpoint | Artifact | Event], days: float) -> Sequence[str]:

@@ -62,4 +62,5 @@ def _base(server: Server, project_id: str, name: str) -> File | TrainedModel | C
             return find_named(session, project_id, name)
     except NotFound:
         fetch_for_job(server, project_id, name, param="model")
-        raise
+    with server.database.read() as session:
+        return find_named(session, project_id, name)

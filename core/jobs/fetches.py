@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import CursorResult, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from core.errors import NotFound, WeightworksError
+from core.errors import NotFound, TooManyRequests, WeightworksError
 from core.jobs.database import database_now, read_clock
-from core.jobs.models import File, ModelFetch, new_id
+from core.jobs.models import File, ModelFetch, Project, new_id
 from core.jobs.store import Order, page
 
 FETCHING, READY, FAILED = "fetching", "ready", "failed"
 MAIN = "main"
 LOST_SECONDS = 60.0  # of silence
+MOST_AT_ONCE = 8  # of a project, those that wait for their turn among them: each is a thread of a server
+RETRY_AFTER_SECONDS = 10.0
+KEPT_DAYS = 30
 HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 REVISION = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}"
 _NAME = re.compile(f"({HUB_NAME})(?:@({REVISION}))?")
@@ -27,9 +30,34 @@ def parse_hub_name(name: str) -> tuple[str, str] | None:
     return None if found is None else (found[1], found[2] or MAIN)
 
 
+def name_here(name: str, revision: str) -> str:
+    """What a hub's model is called here."""
+    return name if revision == MAIN else f"{name}@{revision}"
+
+
 def filename_of(fetch: ModelFetch) -> str:
     """What the file is called: by it, less its ending, the model is found."""
-    return fetch.name + ("" if fetch.revision == MAIN else f"@{fetch.revision}") + ".zip"
+    return f"{name_here(fetch.name, fetch.revision)}.zip"
+
+
+def begin_fetch(session: Session, project_id: str, *, name: str, revision: str) -> tuple[ModelFetch, bool]:
+    """The newest fetch of a model that is on its way or here, else a new one; and whether it is new.
+
+    Raises TooManyRequests where the project has as many on their way as it may have.
+    """
+    # Until the transaction ends, no other one of the project begins any: not the same model, nor one too many.
+    session.get_one(Project, project_id, with_for_update={"key_share": True})
+    last = last_fetch(session, project_id, name=name, revision=revision)
+    if last is not None and last.status in (FETCHING, READY):
+        return last, False
+    going = (ModelFetch.project_id == project_id, ModelFetch.status == FETCHING)
+    if (session.scalar(select(func.count()).select_from(ModelFetch).where(*going)) or 0) >= MOST_AT_ONCE:
+        raise TooManyRequests(
+            f"the project has {MOST_AT_ONCE} models on their way from the hub: wait until one has come",
+            retry_after=RETRY_AFTER_SECONDS,
+            code="too_many_fetches",
+        )
+    return add_fetch(session, project_id, name=name, revision=revision), True
 
 
 def add_fetch(session: Session, project_id: str, *, name: str, revision: str) -> ModelFetch:
@@ -78,7 +106,7 @@ def list_fetches(
 
 def has_lost(session: Session) -> bool:
     """Whether there are fetches of servers that are silent."""
-    return bool(session.scalar(select(exists().where(*_silent()))))
+    return bool(session.scalar(select(exists().where(*_silent(session)))))
 
 
 def fail_lost(session: Session) -> None:
@@ -87,11 +115,12 @@ def fail_lost(session: Session) -> None:
         "the server that fetched it was ended: ask again, and what it had fetched is not fetched again",
         code="fetch_lost",
     )
-    session.execute(update(ModelFetch).where(*_silent()).values(status=FAILED, error=lost.as_dict()))
+    session.execute(update(ModelFetch).where(*_silent(session)).values(status=FAILED, error=lost.as_dict()))
 
 
-def _silent() -> tuple[Any, Any]:
-    return ModelFetch.status == FETCHING, ModelFetch.seen_at < database_now() - LOST_SECONDS
+def _silent(session: Session) -> tuple[Any, Any]:
+    """The clock is read first: PostgreSQL compares no index with a clock that goes on."""
+    return ModelFetch.status == FETCHING, ModelFetch.seen_at < read_clock(session) - LOST_SECONDS
 
 
 def keep_fetch(session: Session, fetch_id: str) -> None:
@@ -113,3 +142,12 @@ def end_fetch(
         "seen_at": database_now(),
     }
     session.execute(update(ModelFetch).where(ModelFetch.id == fetch_id).values(**values))
+
+
+def drop_fetches(session: Session, *, days: float = KEPT_DAYS) -> int:
+    """Forget what failed, or whose file is gone, and ended so many days ago; answers how many."""
+    is_gone = and_(ModelFetch.status == READY, ~exists().where(File.id == ModelFetch.file_id))
+    over = (or_(ModelFetch.status == FAILED, is_gone), ModelFetch.seen_at < read_clock(session) - days * 86400)
+    result = session.execute(delete(ModelFetch).where(*over).execution_options(synchronize_session=False))
+    assert isinstance(result, CursorResult)  # noqa: S101 - a DELETE without RETURNING
+    return result.rowcount

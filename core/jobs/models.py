@@ -274,7 +274,10 @@ class ModelFetch(Base):
     file_id: Mapped[str | None]
     created_at: Mapped[int]
     seen_at: Mapped[float]  # when whoever fetches it last said so: a fetch that is silent for long was lost
-    __table_args__ = (Index("ix_model_fetches_list", "project_id", "created_at", "id"),)
+    __table_args__ = (
+        Index("ix_model_fetches_list", "project_id", "created_at", "id"),
+        Index("ix_model_fetches_silent", "status", "seen_at"),
+    )
 
 
 class IdempotencyKey(Base):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.jobs.checkpoints import refuse_unless_model
 from core.jobs.expiry import is_there
+from core.jobs.fetches import name_here, parse_hub_name
 from core.jobs.files import BASE_MODEL
 from core.jobs.inputs import get_file, may_use
 from core.jobs.models import Checkpoint, File, Job, TrainedModel
@@ -101,9 +102,11 @@ def _permitted(
 
 
 def _uploaded(session: Session, project_id: str, name: str, param: str | None) -> File:
-    """The newest base model that was uploaded under this name."""
+    """The newest base model that was uploaded, or fetched, under this name."""
+    asked = parse_hub_name(name)
+    names = {name} if asked is None else {name, name_here(*asked)}
     mine = (File.project_id == project_id, File.purpose == BASE_MODEL, is_there())
-    called = File.filename.in_([name + ending for ending in ENDINGS])
+    called = File.filename.in_([one + ending for one in names for ending in ENDINGS])
     newest = select(File).where(*mine, called).order_by(File.created_at.desc(), File.id.desc()).limit(1)
     if (file := session.scalar(newest)) is None:
         raise _unknown(session, project_id, name, param)

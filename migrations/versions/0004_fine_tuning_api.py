@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_model_fetches"),
     )
     op.create_index("ix_model_fetches_list", "model_fetches", ["project_id", "created_at", "id"])
+    op.create_index("ix_model_fetches_silent", "model_fetches", ["status", "seen_at"])
     op.create_table(
         "webhook_endpoints",
         sa.Column("id", sa.String(), nullable=False),

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from core.jobs import leases
 from core.jobs.events import NewEvent
 from core.jobs.inputs import ModelInput
-from core.jobs.models import File, Job, Upload, WebhookDelivery, new_id
+from core.jobs.models import File, Job, ModelFetch, Upload, WebhookDelivery, new_id
 from core.placement import place_inputs
 from core.storage import artifact_key, checkpoint_key, file_key, sample_key
 from tests.api.receiver import Receiver
@@ -254,3 +254,12 @@ def test_what_webhooks_told_long_ago_is_forgotten(http: httpx.Client, service: S
         session.get_one(WebhookDelivery, old).next_at = time.time() - 6 * 86400
         session.get_one(WebhookDelivery, young).next_at = time.time() - 4 * 86400
     wait_for(lambda: [one["id"] for one in http.get(place).json()["data"]] == [young])
+
+
+def test_fetches_that_failed_long_ago_are_forgotten(http: httpx.Client, service: Service) -> None:
+    project = http.get("/v1/projects").json()["data"][0]["id"]
+    told = {"project_id": project, "name": "a/b", "revision": "main", "status": "failed", "created_at": 1}
+    old, young = (ModelFetch(id=new_id("fetch"), seen_at=time.time() - days * 86400, **told) for days in (31, 29))
+    with service.database.write() as session:
+        session.add_all((old, young))
+    wait_for(lambda: [one["id"] for one in http.get("/v1/model_fetches").json()["data"]] == [young.id])

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
-from core.jobs import checkpoints, deletion, fetches, files, inputs, leases, permissions, store
+from core.jobs import checkpoints, deletion, files, inputs, leases, permissions, store
 from core.jobs.database import Database
 from core.jobs.models import CheckpointPermission, Job, Project
 from core.spec import MethodSpec, ModelReference, model_field
@@ -144,26 +144,3 @@ def test_two_that_permit_the_same_at_once_find_one_permission(database: Database
     race(database, permit, permit)
     assert len(made) == 2
     assert len(set(made)) == 1
-
-
-def test_a_fetch_that_is_silent_is_lost_and_one_that_has_come_is_found(database: Database) -> None:
-    with database.write() as session:
-        lost = fetches.add_fetch(session, PROJECT, name="a/b", revision="main")
-        lost.seen_at -= fetches.LOST_SECONDS + 1
-        session.flush()
-        assert fetches.has_lost(session)
-        fetches.fail_lost(session)
-        fetches.keep_fetch(session, lost.id)
-        session.refresh(lost)
-        assert (lost.status, lost.error and lost.error["code"]) == ("failed", "fetch_lost")
-        assert not fetches.has_lost(session)
-        again = fetches.add_fetch(session, PROJECT, name="a/b", revision="main")
-        file = session.get_one(files.File, add_base(session))
-        fetches.end_fetch(session, again.id, file=file)
-        session.refresh(again)
-        assert fetches.last_fetch(session, PROJECT, name="a/b", revision="main") is again
-        assert (again.status, again.file_id) == ("ready", file.id)
-        session.delete(file)
-        session.flush()
-        assert fetches.last_fetch(session, PROJECT, name="a/b", revision="main") is None
-        assert [one.id for one in fetches.list_fetches(session, PROJECT)] == [again.id, lost.id]

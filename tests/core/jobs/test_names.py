@@ -87,6 +87,14 @@ def test_a_base_is_found_as_its_file_is_called(session: Session, filename: str) 
         find_named(session, MINE, "llama")
 
 
+def test_what_came_from_a_hub_is_found_with_and_without_its_revision(session: Session) -> None:
+    main, other = upload(session, "org/tiny.zip"), upload(session, "org/tiny@v1.zip")
+    for name, file_id in (("org/tiny", main), ("org/tiny@main", main), ("org/tiny@v1", other)):
+        assert find_named(session, MINE, name).id == file_id
+    with pytest.raises(NotFound):
+        find_named(session, MINE, "org/tiny@v2")
+
+
 def test_a_name_that_is_nearly_right_is_told(session: Session) -> None:
     upload(session, "SmolLM2-135M-Instruct.zip")
     upload(session, "SmolLM2-135M-Chat.zip", project_id=THEIRS)

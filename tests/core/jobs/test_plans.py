@@ -14,7 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from benchmarks.service.rows import fill
-from core.jobs import deliveries, files, keys, leases, quotas, retention, store, trained_models, waiting
+from core.jobs import deliveries, fetches, files, keys, leases, quotas, retention, store, trained_models, waiting
 from core.jobs.database import Database
 from core.jobs.details import details_of
 from core.jobs.events import EventId, list_events
@@ -136,6 +136,7 @@ OTHERS: dict[str, Callable[[Session], Any]] = {
     "webhooks to be sent": partial(
         deliveries.claim_due, seconds=30, limit=32, under_way={"proj-1": 4}, most_of_project=4
     ),
+    "fetches that are lost": fetches.has_lost,
     "a cancel": partial(store.cancel_job, project_id=PROJECT, job_id=QUEUED),
 }
 
@@ -157,6 +158,11 @@ def test_what_is_asked_often_scans_nothing(large: Database, name: str) -> None:
 def test_what_is_not_due_is_not_read(large: Database, name: str) -> None:
     told = plans(large, OTHERS[name])
     assert re.search(r"Index Cond: .*next_at <=|USING .*INDEX ix_webhook_deliveries_due .*next_at<", told), told
+
+
+def test_a_lost_fetch_is_found_by_its_silence(large: Database) -> None:
+    told = plans(large, fetches.has_lost)
+    assert re.search(r"Index Cond: .*seen_at <|status=\? AND seen_at<\?", told), told
 
 
 def test_the_claim_takes_the_first_of_an_index(large: Database) -> None:
