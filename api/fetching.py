@@ -21,10 +21,11 @@ from sqlalchemy.orm import Session
 from api import intake
 from api.dependencies import Server
 from core.environment import hub_environment
-from core.errors import BeingFetched, NotFound, WeightworksError
+from core.errors import BeingFetched, NotFound, Unavailable, WeightworksError
+from core.forking import TOO_DEMANDING
 from core.jobs import fetches
 from core.jobs.database import AWAY, read_clock
-from core.jobs.fetches import FAILED, FETCHING, READY
+from core.jobs.fetches import FAILED, READY
 from core.jobs.files import BASE_MODEL
 from core.jobs.models import File, ModelFetch
 from core.storage import refusal_of
@@ -32,8 +33,21 @@ from core.storage import refusal_of
 ROOT = Path(__file__).parents[1]
 AT_ONCE = 2
 BEAT_SECONDS, LOOK_SECONDS = 5.0, 0.2
+END_SECONDS = 10.0  # that the server waits, when it ends, for fetches that do not
 FRESH_SECONDS = 60  # a failure this young is told again, instead of trying again
 SOONEST, LATEST = 10, 60  # seconds after which a client is to ask again
+# Failures that another try would only repeat.
+LASTING = frozenset(
+    {
+        "hub_model_not_found",
+        "hub_no_revision",
+        "hub_model_gated",
+        "hub_no_weights",
+        "too_large",
+        "invalid_data",
+        TOO_DEMANDING,
+    }
+)
 
 log = logging.getLogger("weightworks.api")
 
@@ -57,55 +71,64 @@ class Fetcher:
         self._turns = threading.Semaphore(AT_ONCE)
         self._closing = threading.Event()
         self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()  # of the threads
 
     def fetch(self, server: Server, project_id: str, *, name: str, revision: str) -> str:
         """Begin to fetch a model, unless it is on its way or here; answers the fetch's id.
 
-        Raises NotFound where the settings name no hub, and QuotaUsedUp.
+        Raises NotFound where the settings name no hub, QuotaUsedUp, and TooManyRequests.
         """
         refuse_without_hub(server, name)
         intake.refuse_when_full(server, project_id)
         with server.database.write() as session:
-            fetches.fail_lost(session)
-            last = fetches.last_fetch(session, project_id, name=name, revision=revision)
-            if last is not None and last.status in (FETCHING, READY):
-                return last.id
-            fetch = fetches.add_fetch(session, project_id, name=name, revision=revision)
-            session.flush()
-            session.expunge(fetch)
-        thread = threading.Thread(target=self._run, args=(server, fetch), name=f"fetch-{fetch.id}", daemon=True)
-        self._threads = {one for one in self._threads if one.is_alive()} | {thread}
-        thread.start()
+            fetch, is_new = fetches.begin_fetch(session, project_id, name=name, revision=revision)
+        if is_new:
+            thread = threading.Thread(target=self._run, args=(server, fetch), name=f"fetch-{fetch.id}", daemon=True)
+            with self._lock:
+                self._threads = {one for one in self._threads if one.is_alive()} | {thread}
+                thread.start()
         return fetch.id
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """End what is being fetched: it is said to have failed, and what has come is kept for another try."""
         self._closing.set()
-        for thread in self._threads:
-            thread.join()
+
+    def join(self) -> None:
+        """Wait for what was stopped, but not for long: what goes on is lost with the server, by its silence."""
+        ends_at = time.monotonic() + END_SECONDS
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, ends_at - time.monotonic()))
 
     def _run(self, server: Server, fetch: ModelFetch) -> None:
         try:
             self._fetch(server, fetch)
             return
-        except WeightworksError as told:
-            error = told
         except Exception as failure:
-            log.exception("the fetch of %s failed", fetch.name)
-            error = refusal_of(failure) or WeightworksError("the server failed to fetch it; its log says more")
+            error = self._told(fetch, failure)
         with suppress(*AWAY), server.database.write() as session:
             fetches.end_fetch(session, fetch.id, error=error)
 
+    def _told(self, fetch: ModelFetch, failure: Exception) -> WeightworksError:
+        if self._closing.is_set():  # whatever it looks like
+            return _stopped()
+        if isinstance(failure, WeightworksError):
+            return failure
+        log.error("the fetch of %s failed", fetch.name, exc_info=failure)
+        return refusal_of(failure) or WeightworksError("the server failed to fetch it; its log says more")
+
     def _fetch(self, server: Server, fetch: ModelFetch) -> None:
-        ends_at = time.monotonic() + server.settings.hub_seconds
         with _beating(server, fetch.id):
             while not self._turns.acquire(timeout=LOOK_SECONDS):
-                self._check(server, ends_at)
+                self._refuse_when_closing()
+            ends_at = time.monotonic() + server.settings.hub_seconds
             try:
                 with server.storage.incoming_file() as (archive, _):
                     answer = self._ask(server, fetch, archive, ends_at)
                     whole = intake.Whole(fetches.filename_of(fetch), BASE_MODEL, answer["bytes"], answer["sha256"])
                     done = partial(_done, fetch.id)
+                    self._refuse_when_closing()
                     intake.take_in(server, fetch.project_id, archive, whole, note=done)
             finally:
                 self._turns.release()
@@ -147,14 +170,17 @@ class Fetcher:
 
     def _check(self, server: Server, ends_at: float) -> None:
         """Raise why it is not to go on."""
-        if self._closing.is_set():
-            raise WeightworksError("the server was stopped: ask again", code="fetch_lost")
+        self._refuse_when_closing()
         if time.monotonic() >= ends_at:
             raise WeightworksError(
                 f"it has not come within {server.settings.hub_seconds:g} seconds: ask again, which goes on from there, "
                 "or raise WEIGHTWORKS_HUB_SECONDS",
                 code="hub_too_slow",
             )
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing.is_set():
+            raise _stopped()
 
 
 @contextmanager
@@ -174,6 +200,10 @@ def _beating(server: Server, fetch_id: str) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
+
+
+def _stopped() -> WeightworksError:
+    return WeightworksError("the server was stopped: ask again", code="fetch_lost")
 
 
 def _done(fetch_id: str, session: Session, file: File) -> None:
@@ -204,7 +234,8 @@ def refuse_without_hub(server: Server, name: str) -> None:
 def fetch_for_job(server: Server, project_id: str, name: str, *, param: str) -> None:
     """Where `name` may be a hub's model that is not here yet: have it fetched, and raise BeingFetched.
 
-    Raises NotFound where it cannot be had; answers where it is no such name.
+    Raises NotFound where it cannot be had, and Unavailable where it could not a moment ago; answers where it is no such
+    name, or the model has come meanwhile.
     """
     parsed = fetches.parse_hub_name(name)
     if parsed is None:
@@ -214,11 +245,14 @@ def fetch_for_job(server: Server, project_id: str, name: str, *, param: str) -> 
         with server.database.read() as session:
             refuse_failed(session, project_id, name=model, revision=revision)
         fetch_id = server.fetcher.fetch(server, project_id, name=model, revision=revision)
-    except NotFound as error:
+    except (NotFound, Unavailable) as error:
         error.param = param
         raise
     with server.database.read() as session:
-        waited = read_clock(session) - fetches.get_fetch(session, project_id, fetch_id).created_at
+        fetch = fetches.get_fetch(session, project_id, fetch_id)
+        waited = read_clock(session) - fetch.created_at
+    if fetch.status == READY:
+        return
     raise BeingFetched(
         f"'{name}' is being fetched, and the job can start once it is here: send it again then; how far it is, "
         f"GET /v1/model_fetches/{fetch_id} tells",
@@ -228,9 +262,10 @@ def fetch_for_job(server: Server, project_id: str, name: str, *, param: str) -> 
 
 
 def refuse_failed(session: Session, project_id: str, *, name: str, revision: str) -> None:
-    """Raise NotFound where the model could not be fetched a moment ago."""
+    """Raise NotFound, or Unavailable if that may pass, where the model could not be fetched a moment ago."""
     last = fetches.last_fetch(session, project_id, name=name, revision=revision)
     if last is None or last.status != FAILED or last.error is None:
         return
     if last.seen_at > read_clock(session) - FRESH_SECONDS:
-        raise NotFound(f"'{name}' could not be fetched: {last.error['message']}", code=last.error["code"])
+        message, code = f"'{name}' could not be fetched: {last.error['message']}", last.error["code"]
+        raise NotFound(message, code=code) if code in LASTING else Unavailable(message, code=code)

@@ -170,8 +170,9 @@ def make_server(config: Settings) -> Server:
 async def close_server(server: Server) -> None:
     """Say what is still to be said, then close all connections."""
     server.stopping.close()
-    await run_in_threadpool(server.fetcher.close)
-    server.inspector.close()
+    server.fetcher.stop()
+    server.inspector.close()  # a fetch may be waiting for it
+    await run_in_threadpool(server.fetcher.join)
     server.checker.close()
     server.serving.close()
     server.submissions.close()

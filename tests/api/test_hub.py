@@ -17,8 +17,10 @@ import pytest
 from fastapi.testclient import TestClient
 from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 
+from api.fetching import AT_ONCE, END_SECONDS
 from api.main import create_app
 from core.jobs.database import Database
+from core.jobs.fetches import MOST_AT_ONCE
 from core.jobs.models import Base, ModelFetch, new_id
 from core.settings import Settings
 from tests.api.service import ADMIN_KEY, Service, new_project, upload, wait_for
@@ -107,6 +109,8 @@ def test_a_job_waits_for_the_model_that_it_names(client: httpx.Client) -> None:
     answer = client.post("/v1/fine_tuning/jobs", json=body)
     assert answer.status_code == 200, answer.text
     assert answer.json()["model"] == NAME
+    answer = client.post("/v1/fine_tuning/jobs", json={**body, "model": f"{NAME}@main"})
+    assert answer.status_code == 200, answer.text
 
 
 def test_what_a_try_has_fetched_the_next_does_not_fetch_again(client: httpx.Client, service: Service, hub: Hub) -> None:
@@ -137,16 +141,16 @@ def test_what_a_try_has_fetched_the_next_does_not_fetch_again(client: httpx.Clie
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "cure"),
+    ("changes", "code", "cure", "status"),
     [
-        ({"models": {}}, "hub_model_not_found", "WEIGHTWORKS_HUB_TOKEN"),
-        ({"models": {NAME: {"config.json": b"{}", "model.safetensors": b"x"}}}, "invalid_data", "it is cut short"),
-        ({"is_down": True}, "hub_unreachable", "ask again"),
+        ({"models": {}}, "hub_model_not_found", "WEIGHTWORKS_HUB_TOKEN", 404),
+        ({"models": {NAME: {"config.json": b"{}", "model.safetensors": b"x"}}}, "invalid_data", "it is cut short", 404),
+        ({"is_down": True}, "hub_unreachable", "ask again", 503),
     ],
     ids=["unknown", "broken", "down"],
 )
 def test_a_failure_tells_its_cure(
-    client: httpx.Client, hub: Hub, changes: dict[str, Any], code: str, cure: str
+    client: httpx.Client, hub: Hub, changes: dict[str, Any], code: str, cure: str, status: int
 ) -> None:
     for name, value in changes.items():
         setattr(hub, name, value)
@@ -156,7 +160,19 @@ def test_a_failure_tells_its_cure(
     assert client.get("/v1/models").json()["data"] == []
     dataset = upload(client, conversations(), name="chat.jsonl")["id"]
     refused = client.post("/v1/fine_tuning/jobs", json={"model": NAME, "training_file": dataset})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (404, code)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (status, code, "model")
+
+
+def test_a_project_with_many_on_their_way_is_told_to_wait(client: httpx.Client, service: Service) -> None:
+    project = client.get("/v1/projects").json()["data"][0]["id"]
+    told = {"revision": "main", "status": "fetching", "created_at": 1, "seen_at": time.time()}
+    with service.database.write() as session:
+        for number in range(MOST_AT_ONCE):
+            session.add(ModelFetch(id=new_id("fetch"), project_id=project, name=f"tiny-org/{number}", **told))
+    refused = client.post("/v1/models", json={"name": NAME})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_fetches")
+    assert int(refused.headers["retry-after"]) == 10
 
 
 def test_a_fetch_of_a_server_that_is_silent_is_lost(client: httpx.Client, service: Service) -> None:
@@ -211,4 +227,38 @@ def test_a_fetch_ends_with_its_time_and_with_its_server(hub: Hub, redis_url: str
             row = session.get_one(ModelFetch, fetch["id"])
             assert (row.status, row.error and row.error["code"]) == ("failed", code)
         database.close()
-    assert not [one for one in psutil.Process().children() if "core.hub" in one.cmdline()]
+    assert not children("core.hub")
+
+
+def test_the_time_that_a_fetch_may_take_begins_with_its_turn(hub: Hub, redis_url: str, tmp_path: Path) -> None:
+    names = [f"tiny-org/{number}" for number in range(AT_ONCE + 1)]
+    hub.models, hub.stall_on = dict.fromkeys(names, model_files()), "model.safetensors"
+    hub.going_on.clear()
+    seconds = 1.0
+    with served(tmp_path, redis_url, hub_url=hub.url, hub_seconds=seconds) as http:
+        began_at = time.monotonic()
+        made = [http.post("/v1/models", json={"name": name}).json()["id"] for name in names]
+        assert {until_ended(http, one)["error"]["code"] for one in made} == {"hub_too_slow"}
+        assert time.monotonic() - began_at >= 2 * seconds
+
+
+def test_a_server_ends_while_a_model_is_inspected(hub: Hub, redis_url: str, tmp_path: Path) -> None:
+    hub.models, hub.stall_on = {NAME: model_files()}, None
+    with served(tmp_path, redis_url, hub_url=hub.url) as http:
+        (inspector,) = children("core.inspecting")
+        inspector.suspend()
+        fetch = http.post("/v1/models", json={"name": NAME}).json()
+        wait_for(lambda: children("core.hub"))
+        wait_for(lambda: not children("core.hub"))
+        asked_at = time.monotonic()
+    assert time.monotonic() - asked_at < END_SECONDS
+    database = Database(f"sqlite:///{tmp_path}/jobs.sqlite3")
+    with database.read() as session:
+        row = session.get_one(ModelFetch, fetch["id"])
+        assert (row.status, row.error and row.error["code"]) == ("failed", "fetch_lost")
+    database.close()
+
+
+def children(module: str) -> list[psutil.Process]:
+    """The processes of a part of the server in this process."""
+    return [one for one in psutil.Process().children() if module in one.cmdline()]
