@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+
+import psutil
 
 from tests.faults.jobs import WatchedJob
 from tests.faults.parts import suspended
@@ -50,7 +53,8 @@ def drain_all(trial: Trial) -> None:
     job.until_checkpoint()
     worker = job.worker()
     for process in worker.family():
-        process.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # one told before it may have ended it
+            process.terminate()
     worker.wait()
     require_released(trial, job)
 
