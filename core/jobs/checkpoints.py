@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import String, cast, delete, select
 from sqlalchemy.orm import Session
@@ -12,6 +12,8 @@ from core.errors import Conflict, NotFound
 from core.jobs.inputs import checkpoint_input, foundations, get_checkpoint
 from core.jobs.models import Checkpoint, CheckpointPermission, File, Job, TrainedModel
 from core.jobs.status import UNFINISHED
+
+FIELDS = ("base", "student", "teacher")  # those of all methods' specs that may name a checkpoint
 
 
 def lock_checkpoint(session: Session, project_id: str, checkpoint_id: str, *, param: str) -> Checkpoint:
@@ -60,25 +62,27 @@ def remove_checkpoints(session: Session, rows: Sequence[Checkpoint]) -> list[str
     return [row.key for row in going]
 
 
-def refuse_while_used(session: Session, rows: Sequence[Checkpoint]) -> None:
-    """Raise Conflict, naming the job, while one that has not ended, of whatever project, starts from one of these."""
-    used = _used(session, [row.id for row in rows if row.is_epoch])
-    for checkpoint_id, job_id in used.items():
-        raise Conflict(f"{job_id}, which has not ended, starts from '{checkpoint_id}'; cancel it first", code="in_use")
+def refuse_while_used(session: Session, project_id: str, rows: Sequence[Checkpoint]) -> None:
+    """Raise Conflict while a job that has not ended, of whatever project, starts from one of these."""
+    for checkpoint_id, start in _used(session, [row.id for row in rows if row.is_epoch]).items():
+        raise _conflict(start, project_id, checkpoint_id)
 
 
-def refuse_while_stood_on(session: Session, reference: str) -> None:
-    """Raise Conflict, naming the checkpoint, while a job that has not ended starts from one that stands on this."""
-    for job_id, checkpoint_id in _starts(session):
-        if reference in foundations(session, checkpoint_id):
-            raise Conflict(
-                f"{job_id}, which has not ended, starts from '{checkpoint_id}', which was learned on '{reference}'; "
-                "cancel it first",
-                code="in_use",
-            )
+def refuse_while_stood_on(session: Session, project_id: str, reference: str) -> None:
+    """Raise Conflict while a job that has not ended starts from a checkpoint that stands on this, of the project."""
+    for start, _ in _starts(session, [reference]):
+        raise _conflict(start, project_id, reference)
 
 
-def _used(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, str]:
+class Start(NamedTuple):
+    """A job that has not ended and starts from a checkpoint."""
+
+    job_id: str
+    project_id: str
+    checkpoint_id: str
+
+
+def _used(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, Start]:
     """Those of these that a job that has not ended starts from, by itself or by way of others; with that job.
 
     They are locked first: whoever starts from one meanwhile waits, or is seen.
@@ -86,21 +90,41 @@ def _used(session: Session, checkpoint_ids: Sequence[str]) -> dict[str, str]:
     if not checkpoint_ids:
         return {}
     session.execute(select(Checkpoint.id).where(Checkpoint.id.in_(checkpoint_ids)).with_for_update())
-    used: dict[str, str] = {}
-    for job_id, checkpoint_id in _starts(session):
-        used |= {one: job_id for one in foundations(session, checkpoint_id) if one in checkpoint_ids}
-    return used
+    return {one: start for start, found in _starts(session, checkpoint_ids) for one in found}
 
 
-def _starts(session: Session) -> list[tuple[str, str]]:
-    """The jobs that have not ended and start from checkpoints, each with one of these."""
-    live = select(Job.id, Job.spec).where(Job.status.in_(UNFINISHED), cast(Job.spec, String).contains('"ckpt-'))
-    return [
-        (job_id, value)
-        for job_id, spec in session.execute(live)
-        for value in spec.values()
-        if isinstance(value, str) and value.startswith("ckpt-")
-    ]
+def _starts(session: Session, references: Collection[str]) -> Iterator[tuple[Start, list[str]]]:
+    """The jobs that start from what stands on these, and on which, as long as their projects may use it."""
+    live = select(Job.id, Job.project_id, Job.spec)
+    live = live.where(Job.status.in_(UNFINISHED), cast(Job.spec, String).contains('"ckpt-'))
+    for job_id, project_id, spec in session.execute(live).all():
+        named = (spec.get(field) for field in FIELDS)
+        for checkpoint_id in (one for one in named if isinstance(one, str) and one.startswith("ckpt-")):
+            found = [one for one in foundations(session, checkpoint_id) if one in references]
+            if found and _is_usable(session, project_id, checkpoint_id):
+                yield Start(job_id, project_id, checkpoint_id), found
+
+
+def _is_usable(session: Session, project_id: str, checkpoint_id: str) -> bool:
+    """Whether a job of the project finds the checkpoint with all that it stands on."""
+    try:
+        checkpoint_input(session, get_checkpoint(session, project_id, checkpoint_id))
+    except NotFound:
+        return False
+    return True
+
+
+def _conflict(start: Start, project_id: str, reference: str) -> Conflict:
+    """Why what the project has cannot be removed; of another project's jobs nothing is told."""
+    if start.project_id != project_id:
+        message = (
+            f"a job of another project, which has not ended, starts from a checkpoint, and needs '{reference}'; take "
+            "back the permission first"
+        )
+    else:
+        learned = "" if start.checkpoint_id == reference else f", which was learned on '{reference}'"
+        message = f"{start.job_id}, which has not ended, starts from '{start.checkpoint_id}'{learned}; cancel it first"
+    return Conflict(message, code="in_use")
 
 
 def _delete_permissions(session: Session, rows: Sequence[Checkpoint]) -> None:

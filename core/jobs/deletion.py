@@ -46,7 +46,7 @@ def delete_job(session: Session, project_id: str, job_id: str) -> None:
         raise Conflict(f"the job is {job.status}: cancel it before you delete it", param="job_id")
     refuse_while_built_on(session, job)
     checkpoints = list_checkpoints(session, job_id)
-    refuse_while_used(session, checkpoints)
+    refuse_while_used(session, project_id, checkpoints)
     remove_checkpoints(session, checkpoints)
     _note_spent_gpu(session, job)
     for table in (TrainedModel, Artifact, Event, Attempt):
@@ -68,7 +68,7 @@ def delete_checkpoint(session: Session, project_id: str, job_id: str, checkpoint
         raise NotFound(f"the job has no checkpoint '{checkpoint_id}' (any more)", param="checkpoint_id")
     if job.status not in TERMINAL:
         raise Conflict(f"the job is {job.status}: it may have to go on from this checkpoint", param="checkpoint_id")
-    refuse_while_used(session, [checkpoint])
+    refuse_while_used(session, project_id, [checkpoint])
     remove_checkpoints(session, [checkpoint])
     return checkpoint.key
 

@@ -97,4 +97,4 @@ def refuse_while_needed(session: Session, project_id: str, reference: str) -> No
     for job_id, spec, status in session.execute(live.where(cast(Job.spec, String).contains(reference))):
         if reference in spec.values():
             raise Conflict(f"{job_id}, which is {status}, needs '{reference}'; cancel it first", code="in_use")
-    refuse_while_stood_on(session, reference)
+    refuse_while_stood_on(session, project_id, reference)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
+from core.catalog import methods
 from core.errors import Conflict, NotFound
 from core.jobs import checkpoints, deletion, files, inputs, leases, permissions, store
 from core.jobs.database import Database
@@ -38,8 +39,8 @@ def add_base(session: Session) -> str:
     return files.add_file(session, PROJECT, **told).id
 
 
-def start(session: Session, base: str, *, project_id: str = PROJECT) -> Job:
-    spec = Tuning(method="fine_tuning", dataset="file-1", base=base)
+def start(session: Session, base: str, *, project_id: str = PROJECT, name: str | None = None) -> Job:
+    spec = Tuning(method="fine_tuning", dataset="file-1", base=base, name=name)
     return store.create_job(session, project_id=project_id, spec=spec, max_attempts=3)
 
 
@@ -120,6 +121,38 @@ def test_one_that_another_project_starts_from_outlives_those_that_are_kept(
     with database.read() as session:
         assert [row.step for row in leases.latest_checkpoints(session, tuning.job_id)] == [7, 6, 5, 4]
         assert session.get(CheckpointPermission, "perm-1") is None
+
+
+def test_another_project_keeps_nothing_that_it_may_not_use(database: Database, tuning: leases.Claim) -> None:
+    checkpoint = add(database, tuning, 1)
+    with database.write() as session:
+        leases.succeed_job(session, tuning, files=[], metrics={}, lineage={})
+        base = session.get_one(Job, tuning.job_id).spec["base"]
+        (permission,) = permissions.permit(session, PROJECT, checkpoint, [OTHER])
+        start(session, base, project_id=OTHER, name=checkpoint)  # is only called so
+        theirs = start(session, checkpoint, project_id=OTHER).id
+    with database.write() as session:
+        for refuse in (
+            lambda: deletion.delete_checkpoint(session, PROJECT, tuning.job_id, checkpoint),
+            lambda: files.refuse_while_needed(session, PROJECT, base),
+        ):
+            with pytest.raises(Conflict, match="another project, which has not ended, starts from") as refused:
+                refuse()
+            assert theirs not in refused.value.message
+        session.delete(session.merge(permission))
+        session.flush()
+        files.refuse_while_needed(session, PROJECT, base)
+        deletion.delete_checkpoint(session, PROJECT, tuning.job_id, checkpoint)
+
+
+def test_all_fields_of_specs_that_may_name_a_checkpoint_are_known() -> None:
+    named = {
+        name
+        for method in methods().values()
+        for name, field in method.spec.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("reference") == "model"
+    }
+    assert named == set(checkpoints.FIELDS)
 
 
 def test_permissions_are_given_once(database: Database, tuning: leases.Claim) -> None:
