@@ -138,6 +138,7 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
     batches = Batches.of(task.examples, spec)
     learning = Learning(network, spec, run, total=len(batches) * spec.updates)
     told = StepMetrics()
+    forget = task.take_accuracy if isinstance(task, Counted) else None
     if isinstance(task, Counted):
         run.track(step_metrics=told)
 
@@ -147,7 +148,7 @@ def train(spec: FineTuningSpec, run: Run) -> Mapping[str, float]:
             unfreeze(layers, epoch=batch.epoch)
         examples = task.batch(batch.rows, generator=run.generator)
         for _ in range(spec.updates):
-            loss = learning.descend(examples, task.loss_of, over=task.over(examples))
+            loss = learning.descend(examples, task.loss_of, over=task.over(examples), forget=forget)
             run.log(loss=loss)
         note_step(told, task, examples, loss=loss, run=run)
         if spec.is_validated and is_evaluated(batch, spec):

@@ -150,8 +150,9 @@ class NextTokens:
 
     def loss_of(self, part: PackedBatch) -> torch.Tensor:
         """Cross-entropy of the next tokens, summed."""
+        loss = self._loss(part, self._right)
         self._asked += (part.targets != IGNORED).sum()
-        return self._loss(part, self._right)
+        return loss
 
     def _loss(self, part: PackedBatch, right: torch.Tensor) -> torch.Tensor:
         with autocast(self.spec.precision, self.run.device):

@@ -81,18 +81,25 @@ class Learning:
         run.track(**{name: self})
 
     def descend(
-        self, batch: Any, loss_of: Callable[[Any], torch.Tensor], *, over: float | torch.Tensor | None = None
+        self,
+        batch: Any,
+        loss_of: Callable[[Any], torch.Tensor],
+        *,
+        over: float | torch.Tensor | None = None,
+        forget: Callable[[], object] | None = None,
     ) -> torch.Tensor:
         """One step down the gradient of the batch's mean loss, which is answered, detached, 0-d.
 
         `loss_of(part)`: the summed loss of a part of the batch, which was moved to the device. `over`: how many losses
         the parts sum up together; none: one an example. The batch is cut into `spec.accumulate` parts, and into twice
-        as many whenever the device runs out of memory; its gradient stays that of the whole. See `parts` for what a
-        batch may be.
+        as many whenever the device runs out of memory; its gradient stays that of the whole. What `loss_of` noted until
+        then is to be forgotten by `forget`. See `parts` for what a batch may be.
         """
         over = examples_in(batch) if over is None else over
         while (loss := self._backward(batch, lambda part: loss_of(part) / over)) is None:
             self._cut_smaller(batch)
+            if forget is not None:
+                forget()
         self._update()
         return loss
 

@@ -121,6 +121,31 @@ def test_accuracies_of_a_step_are_those_of_the_likeliest_tokens(tmp_path: Path, 
     assert task.tokens_in(batch) == len(task.training.tokens)
 
 
+def test_what_was_tried_again_counts_once(tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out behind the first half of a batch, whose tokens were counted."""
+    (tmp_path / "data").write_text("".join(f"{'=' * size * size} {'the dog eats ' * size}\n" for size in range(3, 13)))
+    spec = {"method": "fine_tuning", "task": "language_model", "base": "model-1", "max_length": 32, "accumulate": 2}
+    example = Example({**spec, "batch_size": 6, "steps": 1, "samples": 0}, lambda path: None)
+    inputs, whole, sizes = {"dataset": tmp_path / "data", "base": llama}, language_model.next_token_loss, []
+
+    def scarce(network: Any, batch: Any, **rest: Any) -> torch.Tensor:
+        sizes.append(len(batch.tokens))
+        if len(sizes) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(network, batch, **rest)
+
+    def accuracy(name: str) -> float:
+        assert run_example(example, tmp_path / name, inputs=inputs) is not None
+        row = (tmp_path / name / "artifacts" / "step_metrics.csv").read_text().splitlines()[1]
+        return float(row.split(",")[2])
+
+    expected = accuracy("plenty")
+    assert 0 < expected < 1
+    monkeypatch.setattr(language_model, "next_token_loss", scarce)
+    assert accuracy("scarce") == pytest.approx(expected)
+    assert sizes == [3, 3, 2, 2, 1, 1]
+
+
 def test_a_language_model_learns_each_token_of_a_document_and_its_end(tmp_path: Path, llama: Path) -> None:
     examples.write_text(tmp_path / "data", documents=3)
     task, _ = opened("language_model", tmp_path, llama, max_length=128)
