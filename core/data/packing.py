@@ -11,6 +11,7 @@ import torch
 IGNORED = -100  # the target of a place where nothing is to be predicted
 NO_SEQUENCE = -1  # the sequence of a place that is padding
 SEQUENCES_AT_ONCE = 2**14  # whose places are held at once
+TOKENS_AT_ONCE = 2**12  # that a network reads where no gradient is kept
 
 
 class PackedBatch(NamedTuple):
@@ -139,6 +140,20 @@ def pack_singly(
     sizes = torch.tensor(lengths)
     starts = sizes.cumsum(0) - sizes
     return PackedRows(tokens, sizes, starts=starts, pad_token=pad_token, begins_word=begins_word)
+
+
+def few_rows(sizes: torch.Tensor, *, most: int) -> list[torch.Tensor]:
+    """The numbers of all rows, `most` together, or as few as fill TOKENS_AT_ONCE when padded to the longest.
+
+    `sizes` [rows] int64, of at least one row; a longer row is by itself.
+    """
+    found, start, longest = [], 0, 0
+    for row, size in enumerate(sizes.tolist()):
+        longest = max(longest, size)
+        if row > start and (row - start == most or (row - start + 1) * longest > TOKENS_AT_ONCE):
+            found.append(torch.arange(start, row))
+            start, longest = row, size
+    return [*found, torch.arange(start, len(sizes))]
 
 
 def _best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:

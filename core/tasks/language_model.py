@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, pack_stream
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, few_rows, pack_stream
 from core.data.profile import Kind, Profile
 from core.data.text import read_documents
 from core.errors import InvalidData
@@ -180,7 +180,7 @@ class NextTokens:
             return None
         total = count = 0.0
         right = torch.zeros((), dtype=torch.int64, device=self.run.device)
-        for rows in torch.arange(len(self.held_out)).split(EVALUATION_ROWS):
+        for rows in few_rows(self.held_out.sizes, most=EVALUATION_ROWS):
             batch = self.held_out[rows]
             total += float(self._loss(to_device(batch, self.run.device), right))
             count += float((batch.targets != IGNORED).sum())

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from core.data.conversations import Preference, read_preferences
-from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, few_rows
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData
 from core.networks.chat_template import Rendered, give_template
@@ -145,7 +145,7 @@ class PreferenceTask:
             return None
         self.network.eval()
         found = []
-        for rows in torch.arange(len(self.held_out.reference)).split(EVALUATION_ROWS):
+        for rows in _few_pairs(self.held_out.chosen, self.held_out.rejected):
             part = to_device(self.held_out.rows(rows), self.run.device)
             chosen, rejected = self.log_probabilities(part)
             losses = preference_losses(chosen, rejected, part.reference, beta=self.spec.beta)
@@ -221,7 +221,7 @@ def _reference(
     """The base's log-probabilities of both answers, [pairs, 2], on the CPU."""
     network.eval()
     found: list[Any] = []
-    for rows in torch.arange(len(chosen)).split(EVALUATION_ROWS):
+    for rows in _few_pairs(chosen, rejected):
         with autocast(spec.precision, run.device):
             sides = [
                 answer_log_probabilities(network, to_device(side[rows], run.device), head=head)
@@ -229,6 +229,10 @@ def _reference(
             ]
         found.append(torch.stack(sides, 1).cpu())
     return torch.cat(found)
+
+
+def _few_pairs(chosen: PackedRows, rejected: PackedRows) -> list[torch.Tensor]:
+    return few_rows(torch.maximum(chosen.sizes, rejected.sizes), most=EVALUATION_ROWS)
 
 
 def check(spec: TuningSpec, profile: Profile) -> None:

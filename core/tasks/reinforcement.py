@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, few_rows
 from core.data.profile import Kind, Profile
 from core.data.prompts import GradedPrompt, read_prompts
 from core.errors import InvalidData, InvalidSpec
@@ -196,7 +196,7 @@ class ReinforcementTask:
     def _log_probabilities(self, network: nn.Module, packed: PackedBatch, *, head: nn.Linear | None) -> torch.Tensor:
         """Of each target, at its place, [rows, longest] on the CPU; 0 where there is none."""
         found = torch.zeros(packed.targets.shape)
-        for rows in torch.arange(len(found)).split(ROWS_AT_ONCE):
+        for rows in few_rows(torch.full((len(found),), found.shape[1]), most=ROWS_AT_ONCE):
             part = PackedBatch(*(each[rows] for each in packed))
             with autocast(self.spec.precision, self.run.device):
                 values = token_log_probabilities(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from core.data.packing import IGNORED, NO_SEQUENCE, PackedRows, pack_stream, pack_whole
+from core.data import packing
+from core.data.packing import IGNORED, NO_SEQUENCE, PackedRows, few_rows, pack_stream, pack_whole
 
 PAD = 0
 
@@ -87,3 +89,10 @@ def test_a_sequence_longer_than_a_row_is_not_cut_but_has_one_to_itself() -> None
 def test_rows_are_padded_only_to_the_longest_of_a_batch() -> None:
     rows = pack_whole(*flat([[1] * 7, [2] * 5, [3] * 4]), row_length=8, pad_token=PAD)
     assert rows[torch.tensor([1, 2])].tokens.shape == (2, 5)
+
+
+def test_long_rows_are_read_fewer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = torch.tensor([2, 3, 2, 1, 9, 2, 6, 4, 30])
+    monkeypatch.setattr(packing, "TOKENS_AT_ONCE", 12)
+    found = few_rows(sizes, most=3)
+    assert [rows.tolist() for rows in found] == [[0, 1, 2], [3], [4], [5, 6], [7], [8]]

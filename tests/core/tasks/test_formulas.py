@@ -15,6 +15,7 @@ from contract import Recorder, run_example
 
 from core.catalog import read_spec
 from core.data import examples
+from core.data import packing as rows_of_tokens
 from core.data.packing import IGNORED
 from core.errors import InvalidData
 from core.networks.chat_template import render
@@ -201,6 +202,25 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path,
     with pytest.raises(InvalidData, match=rf"the token {size} \('<|new|>'\), and the base .* 0 to {size - 1}:") as told:
         opened("chat", tmp_path, tmp_path / "base")
     assert told.value.param == "base"
+
+
+def test_long_rows_are_evaluated_fewer_at_once(tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found is the same."""
+    examples.write_conversations(tmp_path / "data", count=8)
+    found, sizes, whole = [], [], language_model.next_token_loss
+
+    def counting(network: Any, batch: Any, **rest: Any) -> torch.Tensor:
+        sizes.append(batch.tokens.shape)
+        return whole(network, batch, **rest)
+
+    monkeypatch.setattr(language_model, "next_token_loss", counting)
+    for tokens in (2**12, 64):
+        monkeypatch.setattr(rows_of_tokens, "TOKENS_AT_ONCE", tokens)
+        task, _ = opened("chat", tmp_path, llama, validation_fraction=0.5, packing=False)
+        found.append(task.evaluate())
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert max(rows for rows, _ in sizes) == 4
+    assert sizes[-1][0] < 4
 
 
 def test_pairs_too_long_are_refused_or_left_out(tmp_path: Path, llama: Path) -> None:
