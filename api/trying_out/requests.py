@@ -33,8 +33,9 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    type: str = Field(description="text; others are refused.")
+    type: str = Field(description="text or refusal; others are refused.")
     text: str | None = None
+    refusal: str | None = None
 
 
 class ChatMessage(Frozen):
@@ -232,7 +233,7 @@ def _read(message: ChatMessage, place: str) -> dict[str, Any]:
         for part in message.content:
             if part.type not in ("text", "refusal"):
                 raise unsupported(f"{place}.content", f"only text is read, and this holds a part of type {part.type}")
-        given = {**given, "content": "".join(part.text or "" for part in message.content)}
+        given = {**given, "content": "".join(part.text or part.refusal or "" for part in message.content)}
     return given
 
 

@@ -297,7 +297,7 @@ def test_what_is_not_done_is_refused_by_name(
 
 def test_pictures_are_refused_and_parts_of_text_are_joined(http: httpx.Client, base: str) -> None:
     text = {"type": "text", "text": "what is "}
-    parts = [text, {"type": "text", "text": "the whale?"}]
+    parts = [text, {"type": "refusal", "refusal": "the whale?"}]
     joined = chat(http, base, messages=[{"role": "user", "content": parts}], user="me", store=True, metadata={"a": "b"})
     assert joined.json()["choices"] == chat(http, base).json()["choices"]
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
