@@ -181,7 +181,9 @@ BENCHMARKS = [
         what="A Llama of 4 layers, 128 wide, learns from pairs of answers by DPO, 4 pairs a step, on one thread.",
         unit="tokens/CPU s",
         more_is_better=True,
-        goal=Goal("ahead at an equal loss", ratio=1.0),
+        goal=Goal(
+            "ahead, at losses like those of other seeds (0.64 to 0.79 on both sides: the base is random)", ratio=1.0
+        ),
         ours=Side("Weightworks", ours, ("transformers",)),
         peers=[Side("DPOTrainer", trl, ("trl", "transformers", "accelerate", "datasets"), is_peer=True)],
         size="steps",
