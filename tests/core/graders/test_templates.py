@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -38,6 +39,13 @@ def test_what_is_absent_is_told_with_its_name(name: str) -> None:
     with pytest.raises(AbsentError, match=f"'{name}'".replace("[", r"\[")) as raised:
         fill_in(f"{{{{ {name} }}}}", VALUES)
     assert raised.value.space == name.partition(".")[0]
+
+
+def test_what_never_closes_is_refused_at_once() -> None:
+    started = time.process_time()
+    with pytest.raises(ValueError, match="do not match"):
+        list(places("{{" * (LONGEST // 2)))
+    assert time.process_time() - started < 1.0  # searched from each opening to the end, it takes many
 
 
 def test_nothing_grows_without_end() -> None:
