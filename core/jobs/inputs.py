@@ -13,7 +13,6 @@ from core.errors import NotFound
 from core.jobs.expiry import is_there
 from core.jobs.models import Checkpoint, CheckpointPermission, File, Job, TrainedModel
 from core.jobs.store import list_artifacts, needs_of
-from core.spec import MethodSpec, files_of, models_of
 
 
 @dataclass(frozen=True)
@@ -117,17 +116,13 @@ def rows_of(session: Session, project_id: str, ids: Iterable[str]) -> dict[str, 
     return {row.id: row for row in found}
 
 
-def resolve_inputs(session: Session, *, project_id: str, job_id: str, spec: MethodSpec) -> dict[str, Input]:
-    """Every file and model of the spec, by field; raises NotFound, naming the field, for what has been deleted."""
-    return resolve_references(
-        session, project_id=project_id, job_id=job_id, files=files_of(spec), models=models_of(spec)
-    )
-
-
 def resolve_references(
     session: Session, *, project_id: str, job_id: str, files: Mapping[str, str], models: Mapping[str, Any]
 ) -> dict[str, Input]:
-    """As `resolve_inputs`, for whoever has only what the spec names: the worker, which knows no method."""
+    """Every file and model that a spec names, by field; raises NotFound, naming the field, for what has been deleted.
+
+    It takes what the spec names, not the spec: the worker knows no method.
+    """
     found: dict[str, Input] = {}
     for field, file_id in files.items():
         found[field] = _file_input(session, project_id, file_id, field, is_model=False)
