@@ -10,31 +10,23 @@ from core.data.conversations import Conversation, Message, read_conversations
 from core.data.packing import PackedRows, pack_whole
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData
-from core.networks.chat_template import Rendered, give_template, prompt_tokens
+from core.networks.chat_template import Rendered, prompt_tokens
 from core.networks.language_modeling import keeps_apart
-from core.tasks.language_model import LanguageModel, NextTokens, Prompt, open_language_model
+from core.tasks.language_model import LanguageModel, NextTokens, Prompt, open_chat_model
 from core.tasks.rendering import Room, render_conversation, render_each, room_for
 from core.tasks.task import TaskType, TuningSpec
-from core.training.batches import split
+from core.training.batches import read_parts
 from core.training.run import Run
 
 
 def open_task(spec: TuningSpec, run: Run) -> NextTokens:
     """The base, and the conversations as its chat template has them; the loss is of the assistant's tokens alone."""
-    model = open_language_model(spec, run)
-    if give_template(model.tokenizer):
-        run.message("The base has no chat template: it gets a plain one (ChatML), which is saved with it", "info")
+    model = open_chat_model(spec, run)
     is_packed = spec.packing and keeps_apart(model.network)
     if spec.packing and not is_packed:
         run.message("The base would see across conversations in a row: they are not packed", "warn")
     room = room_for(spec, limit=model.limit, usual=model.max_length)
-    training = read_conversations(run.dataset)
-    held_out: list[Conversation] = []
-    if spec.validation_fraction is not None:
-        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, held_out = [training[row] for row in rows], [training[row] for row in others]
-    elif spec.validation is not None:
-        held_out = read_conversations(run.inputs["validation"])
+    training, held_out = read_parts(read_conversations, run.inputs, spec)
     return NextTokens(
         spec=spec,
         run=run,

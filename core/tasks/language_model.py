@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +18,13 @@ from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, few
 from core.data.profile import Kind, Profile
 from core.data.text import read_documents
 from core.errors import InvalidData
-from core.networks.chat_template import ends_of_turn
+from core.networks.chat_template import ends_of_turn, give_template
 from core.networks.generation import ends_of_text, write
 from core.networks.language_modeling import next_token_loss, vocabulary_head
 from core.networks.pretrained import MAX_TOKENS, fresh, open_config, open_pretrained, open_tokenizer
 from core.tasks.classification import shortened
 from core.tasks.task import TaskType, TuningSpec
-from core.training.batches import split
+from core.training.batches import read_parts
 from core.training.devices import autocast
 from core.training.parts import to_device
 from core.training.run import Run
@@ -78,6 +79,14 @@ def open_language_model(spec: TuningSpec, run: Run) -> LanguageModel:
     if spec.max_length is not None:
         length = shortened(spec.max_length, reading.max_length)
     return LanguageModel(network, reading.tokenizer, length, limit=reading.max_length)
+
+
+def open_chat_model(spec: TuningSpec, run: Run) -> LanguageModel:
+    """As `open_language_model`, with a chat template: a base that has none is given a plain one, which is said."""
+    model = open_language_model(spec, run)
+    if give_template(model.tokenizer):
+        run.message("The base has no chat template: it gets a plain one (ChatML), which is saved with it", "info")
+    return model
 
 
 def open_causal_config(folder: Path) -> Any:
@@ -219,15 +228,9 @@ class NextTokens:
 def open_task(spec: TuningSpec, run: Run) -> NextTokens:
     """The base, and the texts as its tokens, each ended, in rows as long as the base takes."""
     model = open_language_model(spec, run)
-    texts = list(read_documents(run.dataset, text=spec.text))
-    held_out: list[str] = []
-    if spec.validation_fraction is not None:
-        if len(texts) < 2:
-            raise InvalidData("one document cannot be split for validation", param="dataset")
-        rows, others = split(len(texts), fraction=spec.validation_fraction, seed=spec.seed)
-        texts, held_out = [texts[row] for row in rows], [texts[row] for row in others]
-    elif spec.validation is not None:
-        held_out = list(read_documents(run.inputs["validation"], text=spec.text))
+    texts, held_out = read_parts(partial(read_documents, text=spec.text), run.inputs, spec)
+    if spec.validation_fraction is not None and not held_out:
+        raise InvalidData("one document cannot be split for validation", param="dataset")
     return NextTokens(
         spec=spec,
         run=run,

@@ -14,12 +14,12 @@ from core.data.conversations import Preference, read_preferences
 from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, few_rows
 from core.data.profile import Kind, Profile
 from core.errors import InvalidData
-from core.networks.chat_template import Rendered, give_template
+from core.networks.chat_template import Rendered
 from core.networks.language_modeling import decoder, vocabulary_head
-from core.tasks.language_model import LanguageModel, open_language_model
+from core.tasks.language_model import LanguageModel, open_chat_model
 from core.tasks.rendering import render_each, render_pair, room_for
 from core.tasks.task import TaskType, TuningSpec
-from core.training.batches import split
+from core.training.batches import read_parts
 from core.training.devices import autocast
 from core.training.parts import to_device
 from core.training.run import Run
@@ -163,16 +163,8 @@ class PreferenceTask:
 
 def open_task(spec: TuningSpec, run: Run) -> PreferenceTask:
     """The base, and the pairs with the log-probabilities that the base gives them, before anything is learned."""
-    model = open_language_model(spec, run)
-    if give_template(model.tokenizer):
-        run.message("The base has no chat template: it gets a plain one (ChatML), which is saved with it", "info")
-    training = read_preferences(run.dataset)
-    held_out: list[Preference] = []
-    if spec.validation_fraction is not None:
-        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, held_out = [training[row] for row in rows], [training[row] for row in others]
-    elif spec.validation is not None:
-        held_out = read_preferences(run.inputs["validation"])
+    model = open_chat_model(spec, run)
+    training, held_out = read_parts(read_preferences, run.inputs, spec)
     head = vocabulary_head(model.network)
     return PreferenceTask(
         spec=spec,

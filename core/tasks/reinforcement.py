@@ -17,14 +17,13 @@ from core.data.profile import Kind, Profile
 from core.data.prompts import GradedPrompt, read_prompts
 from core.errors import InvalidData, InvalidSpec
 from core.graders import check_item, grade, names_of_items
-from core.networks.chat_template import give_template
 from core.networks.generation import complete
 from core.networks.language_modeling import token_log_probabilities, vocabulary_head
-from core.tasks.language_model import LanguageModel, open_language_model
+from core.tasks.language_model import LanguageModel, open_chat_model
 from core.tasks.rendering import render_each, render_prompt, room_for
 from core.tasks.rollouts import Completion, Prompt, Rollout, figures_of, pack_completions
 from core.tasks.task import TaskType, TuningSpec
-from core.training.batches import split
+from core.training.batches import read_parts
 from core.training.devices import autocast
 from core.training.memory import is_out_of_memory
 from core.training.parts import to_device
@@ -209,16 +208,8 @@ class ReinforcementTask:
 
 def open_task(spec: TuningSpec, run: Run) -> ReinforcementTask:
     """The base, and the prompts as its chat template has them."""
-    model = open_language_model(spec, run)
-    if give_template(model.tokenizer):
-        run.message("The base has no chat template: it gets a plain one (ChatML), which is saved with it", "info")
-    read = partial(read_prompts, check=item_check(spec))
-    training, held_out = read(run.dataset), []
-    if spec.validation_fraction is not None:
-        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, held_out = [training[row] for row in rows], [training[row] for row in others]
-    elif spec.validation is not None:
-        held_out = read(run.inputs["validation"])
+    model = open_chat_model(spec, run)
+    training, held_out = read_parts(partial(read_prompts, check=item_check(spec)), run.inputs, spec)
     needs_copy = spec.beta > 0 and spec.strategy != "lora"
     return ReinforcementTask(
         spec=spec,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from core.networks.pretrained import Reading, fresh, open_config, open_pretraine
 from core.networks.token_ids import TokenIds, encode
 from core.tasks.classification import shortened
 from core.tasks.task import TaskType, TuningSpec
-from core.training.batches import split
+from core.training.batches import read_parts
 from core.training.devices import autocast
 from core.training.parts import to_device
 from core.training.run import Run
@@ -145,13 +146,7 @@ class SequenceToSequence:
 
 def open_task(spec: TuningSpec, run: Run) -> SequenceToSequence:
     """The base, and the pairs as its tokens."""
-    pairs = read_text_pairs(run.dataset, source=spec.source, target=spec.target)
-    held_out: list[TextPair] = []
-    if spec.validation_fraction is not None:
-        rows, others = split(len(pairs), fraction=spec.validation_fraction, seed=spec.seed)
-        pairs, held_out = [pairs[row] for row in rows], [pairs[row] for row in others]
-    elif spec.validation is not None:
-        held_out = read_text_pairs(run.inputs["validation"], source=spec.source, target=spec.target)
+    pairs, held_out = read_parts(partial(read_text_pairs, source=spec.source, target=spec.target), run.inputs, spec)
     network = _open_network(spec, run).to(run.device)
     reading = open_tokenizer(run.inputs["base"], network, param="base")
     if spec.max_length is not None:

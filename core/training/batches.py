@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from pathlib import Path
+from typing import TypeVar, overload
 
 import torch
 
 from core.spec import TrainingSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,14 @@ def split(examples: int, *, fraction: float, seed: int) -> tuple[torch.Tensor, t
     order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed))
     held_out = min(max(1, round(examples * fraction)), examples - 1)
     return order[held_out:], order[:held_out]
+
+
+def read_parts(
+    read: Callable[[Path], Iterable[T]], inputs: Mapping[str, Path], spec: TrainingSpec
+) -> tuple[list[T], list[T]]:
+    """What is to be learned from and what is held out: a part of the data set, the validation file, or nothing."""
+    training = list(read(inputs["dataset"]))
+    if spec.validation_fraction is not None:
+        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
+        return [training[row] for row in rows], [training[row] for row in others]
+    return training, list(read(inputs["validation"])) if spec.validation is not None else []
