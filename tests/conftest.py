@@ -9,6 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -148,6 +149,20 @@ def up() -> Iterator[Callable[..., Up]]:
 
     yield start
     for stack in started:
+        stack.process.kill()
+        stack.process.communicate()
+
+
+@contextmanager
+def running_up(home: Path, *, environment: dict[str, str] | None = None) -> Iterator[Up]:
+    """The whole service until the block ends, then stopped by Ctrl-C, which it must take well."""
+    stack = Up(home, environment=environment)
+    try:
+        stack.wait_for("Ctrl-C stops it")
+        yield stack
+        status, printed = stack.stop()
+        assert status == 0, printed
+    finally:
         stack.process.kill()
         stack.process.communicate()
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,8 +21,9 @@ import torch
 import transformers
 
 from tests.clients.lossy import losing_answers
-from tests.conftest import Up
+from tests.conftest import Up, running_up
 from tests.core.tasks.conftest import byte_pairs
+from tests.tiny_llama import zipped
 
 HERE = Path(__file__).parent
 INSTALLED = HERE.parents[1] / ".cache" / "clients"
@@ -77,9 +77,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder.with_name("tiny-llama.zip")
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(folder.iterdir()):
-            archive.write(file, file.name)
+    path.write_bytes(zipped(folder))
     return path
 
 
@@ -87,15 +85,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """The whole service, which may deliver to this machine."""
     allowed = {"WEIGHTWORKS_WEBHOOK_PRIVATE_ADDRESSES": "true", "WEIGHTWORKS_RENEW_SECONDS": "0.5"}
-    stack = Up(tmp_path_factory.mktemp("clients") / "home", environment=allowed)
-    try:
-        stack.wait_for("Ctrl-C stops it")
+    with running_up(tmp_path_factory.mktemp("clients") / "home", environment=allowed) as stack:
         yield stack
-        status, printed = stack.stop()
-        assert status == 0, printed
-    finally:
-        stack.process.kill()
-        stack.process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.data.examples import write_images, write_table
-from tests.conftest import Up, emptied
+from tests.conftest import Up, emptied, running_up
 from weightworks import Client
 
 PATIENCE = 90.0
@@ -33,15 +33,9 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield request.getfixturevalue("weightworks_up")
         return
     url = emptied(request.getfixturevalue("postgresql_url"))
-    stack = Up(tmp_path_factory.mktemp("postgresql") / "home", environment={"WEIGHTWORKS_DATABASE_URL": url})
-    try:
-        stack.wait_for("Ctrl-C stops it")
+    home = tmp_path_factory.mktemp("postgresql") / "home"
+    with running_up(home, environment={"WEIGHTWORKS_DATABASE_URL": url}) as stack:
         yield stack
-        status, printed = stack.stop()
-        assert status == 0, printed
-    finally:
-        stack.process.kill()
-        stack.process.communicate()
 
 
 @pytest.fixture

@@ -59,6 +59,18 @@ def llama(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     return folder
 
 
+def write_gpt2(folder: Path, tokenizer: Any, *, positions: int) -> Path:
+    """With learned positions, and dropout."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=positions, resid_pdrop=0.5,
+        embd_pdrop=0.5, pad_token_id=0, eos_token_id=1, bos_token_id=1,
+    )  # fmt: skip
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("t5")

@@ -25,6 +25,7 @@ from core.training.parts import parts
 from core.training.run import Run
 from core.training.tagging_scores import entities, entity_scores, marks_entities
 from core.training.translation_scores import bleu, chrf
+from tests.core.tasks.conftest import write_gpt2
 
 
 def opened(task: str, folder: Path, base: Path, **settings: Any) -> tuple[Any, Recorder]:
@@ -43,15 +44,7 @@ def opened(task: str, folder: Path, base: Path, **settings: Any) -> tuple[Any, R
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     """Few positions, learned ones, and dropout."""
-    folder = tmp_path_factory.mktemp("gpt2")
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=48, resid_pdrop=0.5, embd_pdrop=0.5,
-        pad_token_id=0, eos_token_id=1, bos_token_id=1,
-    )  # fmt: skip
-    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_gpt2(tmp_path_factory.mktemp("gpt2"), tokenizer, positions=48)
 
 
 def slow_losses(base: Path, tokens: list[int], learned: list[bool]) -> list[float]:

@@ -23,6 +23,7 @@ from core.tasks import check_task, reinforcement
 from core.training.parts import parts
 from core.training.policy_gradient import group_advantages, kl_to_base, policy_losses
 from core.training.run import Run
+from tests.core.tasks.conftest import write_gpt2
 
 SAYS_D = {
     "type": "string_check",
@@ -61,15 +62,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     """Learned positions, and dropout."""
-    folder = tmp_path_factory.mktemp("gpt2")
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=128, resid_pdrop=0.5, embd_pdrop=0.5,
-        pad_token_id=0, eos_token_id=1, bos_token_id=1,
-    )  # fmt: skip
-    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_gpt2(tmp_path_factory.mktemp("gpt2"), tokenizer, positions=128)
 
 
 def opened(folder: Path, prompts: Path, base: Path, **settings: Any) -> tuple[Any, Recorder]:
