@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from core.jobs.models import Event
+from core.jobs.models.jobs import Event
 from core.progress import Publisher
 
 SILENT_SECONDS = 5.0

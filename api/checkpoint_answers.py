@@ -9,7 +9,8 @@ from pydantic import Field
 
 from api.fine_tuning.events import metrics_in_its_words
 from api.schemas import Answer
-from core.jobs.models import Checkpoint, CheckpointPermission, Job
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Checkpoint, CheckpointPermission
 from core.jobs.names import checkpoint_name
 
 

@@ -18,7 +18,8 @@ from api.contents import forget
 from api.dependencies import Server
 from api.orphans import collect_orphans
 from core.jobs import deliveries, fetches, retention, uploads
-from core.jobs.models import Artifact, Checkpoint, Event
+from core.jobs.models.jobs import Event
+from core.jobs.models.results import Artifact, Checkpoint
 from core.jobs.quotas import GPU_DAYS
 from core.storage import part_key, refusal_of, sample_key
 

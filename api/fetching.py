@@ -27,7 +27,7 @@ from core.jobs import fetches
 from core.jobs.database import AWAY, read_clock
 from core.jobs.fetches import FAILED, READY
 from core.jobs.files import BASE_MODEL
-from core.jobs.models import File, ModelFetch
+from core.jobs.models.files import File, ModelFetch
 from core.storage import refusal_of
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from api.dependencies import Server
 from core.errors import InvalidRequest
 from core.jobs import files
 from core.jobs.files import BASE_MODEL
-from core.jobs.models import File
+from core.jobs.models.files import File
 from core.jobs.quotas import Quotas, admit_bytes
 
 MAX_PURPOSE = 64

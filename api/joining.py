@@ -13,7 +13,7 @@ from api.dependencies import Server
 from api.intake import Whole, take_in
 from core.errors import InvalidRequest, NotFound
 from core.jobs import uploads
-from core.jobs.models import File, Upload, UploadPart
+from core.jobs.models.files import File, Upload, UploadPart
 from core.jobs.status import UploadStatus
 from core.storage import Stored, part_key
 

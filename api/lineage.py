@@ -11,7 +11,9 @@ from api.schemas import Origin
 from core.catalog import methods
 from core.jobs.details import Details
 from core.jobs.inputs import rows_of
-from core.jobs.models import Checkpoint, File, Job
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Checkpoint
 
 
 def lineages_of(session: Session, jobs: Sequence[Job], details: Mapping[str, Details]) -> dict[str, dict[str, Origin]]:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from api.dependencies import Server
 from api.presenting import event_object
 from core.jobs.events import EventId
-from core.jobs.models import Event
+from core.jobs.models.jobs import Event
 from core.jobs.status import TERMINAL
 
 LOOK_SECONDS = 1.0  # how long Redis may say nothing before SQL is asked how far the job is

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import RAW_RECEIVE, respond
 from core.errors import InvalidRequest, TooLarge, WeightworksError
-from core.jobs.models import new_id
+from core.jobs.ids import new_id
 
 log = logging.getLogger("weightworks.api")
 

@@ -16,7 +16,10 @@ from api.purposes import PurposeFor
 from api.waiting import waiting_object
 from core.jobs import store
 from core.jobs.details import Details, details_of
-from core.jobs.models import ApiKey, Attempt, Checkpoint, Event, File, Job, Pipeline, Project, TrainedModel, UploadPart
+from core.jobs.models.files import File, UploadPart
+from core.jobs.models.jobs import Attempt, Event, Job, Pipeline
+from core.jobs.models.projects import ApiKey, Project
+from core.jobs.models.results import Checkpoint, TrainedModel
 from core.jobs.names import checkpoint_name
 from core.jobs.status import Status
 from core.jobs.uploads import Seen

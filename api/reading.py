@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from core.jobs.database import AWAY, Database
 from core.jobs.events import EventId, list_events
-from core.jobs.models import Event, Job
+from core.jobs.models.jobs import Event, Job
 from core.jobs.status import TERMINAL, Status
 from core.progress import Publisher
 

@@ -19,7 +19,7 @@ from uvicorn.protocols.utils import is_ssl
 
 from api.outlet import ZERO_COPY, Outlet
 from core.errors import InvalidRequest
-from core.jobs.models import new_id
+from core.jobs.ids import new_id
 from core.settings import settings
 
 HEAD_BYTES = 64 * 1024

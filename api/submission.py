@@ -14,7 +14,7 @@ from core.errors import InvalidData, InvalidSpec
 from core.jobs.checkpoints import lock_checkpoint
 from core.jobs.files import BASE_MODEL, lock_file
 from core.jobs.inputs import Input, lock_model, model_of_job, resolve_references
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from core.jobs.status import Status
 from core.jobs.store import create_job, get_job, lock_job
 from core.registry import Method

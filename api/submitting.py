@@ -23,7 +23,7 @@ from api.schemas import JobObject
 from core.errors import NotFound, WeightworksError
 from core.jobs.database import AWAY, Database
 from core.jobs.events import added_events
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from core.jobs.quotas import Quotas, admit_jobs
 from core.jobs.repeats import Tries
 from core.jobs.store import new_job, write_jobs

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from api.schemas import NeededJob, WaitingObject
 from core.jobs.details import Details
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from core.jobs.quotas import GPU_DAYS
 from core.jobs.status import Status
 from core.jobs.waiting import COUNTED, Wait, WaitsFor

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from core.jobs.events import EventId
-from core.jobs.models import Event
+from core.jobs.models.jobs import Event
 
 STREAM_EVENTS = 10_000
 STREAM_SECONDS = 24 * 3600

@@ -8,7 +8,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from core.jobs.database import make_engine
-from core.jobs.models import Base
+from core.jobs.models.base import Base
 from core.settings import settings
 
 

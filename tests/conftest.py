@@ -18,7 +18,8 @@ import redis
 from sqlalchemy import text
 
 from core.jobs.database import Database
-from core.jobs.models import Base, Project
+from core.jobs.models.base import Base
+from core.jobs.models.projects import Project
 from tests.s3 import S3
 
 PROJECT = "proj-test"

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, Boolean, Column, Engine, Float, Integer, MetaData, Table, insert, inspect, select, text
 
 from core.jobs.database import make_engine
-from core.jobs.models import Base
+from core.jobs.models.base import Base
 
 ROOT = Path(__file__).parent.parent
 ROWS = 3

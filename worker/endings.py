@@ -27,7 +27,7 @@ from core.jobs.leases import (
     release_job,
     succeed_job,
 )
-from core.jobs.models import Artifact
+from core.jobs.models.results import Artifact
 from core.jobs.status import Status
 from core.jobs.store import list_artifacts
 from core.queue import wake

@@ -15,7 +15,8 @@ from api.idempotency import Envelope
 from api.submitting import Submission
 from core.errors import InvalidRequest, NotFound
 from core.jobs.inputs import get_file
-from core.jobs.models import Checkpoint, File, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.results import Checkpoint, TrainedModel
 from core.jobs.names import find_named
 from core.networks.pretrained import MAX_TOKENS
 

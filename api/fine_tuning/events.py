@@ -13,7 +13,7 @@ from api.live import DONE, follow
 from api.presenting import finite
 from core.errors import InvalidRequest
 from core.jobs.events import EventId
-from core.jobs.models import Event, Job
+from core.jobs.models.jobs import Event, Job
 
 PREFIX = "ftevent-"
 TYPES = ("status", "message", "metrics", "checkpoint", "sample")  # what the trainer prints is at /v1/jobs/{id}/logs

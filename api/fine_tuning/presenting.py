@@ -24,7 +24,8 @@ from api.fine_tuning.translating import GROUP_SIZE, field_in_its_words
 from api.presenting import progress_object
 from core.errors import WeightworksError
 from core.jobs.inputs import rows_of
-from core.jobs.models import Job, TrainedModel
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import TrainedModel
 from core.jobs.status import TERMINAL, Status
 from core.methods.fine_tuning import usual_rate
 

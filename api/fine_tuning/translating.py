@@ -16,7 +16,8 @@ from api.fine_tuning.requests import (
 )
 from core.catalog import read_spec
 from core.errors import InvalidRequest
-from core.jobs.models import Checkpoint, File, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.results import Checkpoint, TrainedModel
 from core.methods.fine_tuning import FineTuningSpec, usual_rate
 
 HYPERPARAMETERS = {*DPOHyperparameters.model_fields, *ReinforcementHyperparameters.model_fields}

@@ -17,7 +17,8 @@ from api.schemas import ArtifactObject, ArtifactsObject, CheckpointObject, ListO
 from core.errors import Conflict, NotFound
 from core.jobs import store
 from core.jobs.events import EventId, get_event, list_events
-from core.jobs.models import Artifact, Job
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Artifact
 from core.jobs.status import TERMINAL
 from core.storage import sample_key
 

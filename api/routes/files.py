@@ -23,7 +23,7 @@ from core.errors import InvalidRequest
 from core.jobs import files
 from core.jobs.files import BASE_MODEL
 from core.jobs.inputs import get_file
-from core.jobs.models import File
+from core.jobs.models.files import File
 from core.storage import file_key
 
 router = APIRouter(prefix="/v1/files", tags=["files"])

@@ -24,7 +24,7 @@ from api.schemas import ListOf
 from core.errors import NotFound
 from core.jobs import store
 from core.jobs.events import list_events
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 
 if TYPE_CHECKING:
     AskedBody = JobRequest

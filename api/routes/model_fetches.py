@@ -11,7 +11,7 @@ from api.dependencies import PageDep, Reader, ServerDep, Writer
 from api.presenting import error_object, page_of
 from api.schemas import Answer, ErrorObject, ListOf
 from core.jobs import fetches
-from core.jobs.models import ModelFetch
+from core.jobs.models.files import ModelFetch
 from core.spec import Frozen
 
 router = APIRouter(prefix="/v1", tags=["models"])

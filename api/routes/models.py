@@ -10,7 +10,8 @@ from api.routes.files import delete_file
 from api.schemas import Deleted, ListOf, ModelObject
 from core.errors import InvalidRequest
 from core.jobs import deletion, trained_models
-from core.jobs.models import Checkpoint, File
+from core.jobs.models.files import File
+from core.jobs.models.results import Checkpoint
 from core.jobs.names import find_named
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

@@ -13,7 +13,7 @@ from api.presenting import page_of
 from api.schemas import ListOf, ProjectObject, QuotasObject, UsageObject
 from core.errors import NotFound
 from core.jobs import keys
-from core.jobs.models import Project
+from core.jobs.models.projects import Project
 from core.jobs.quotas import Quotas, usage_of
 from core.settings import Settings
 from core.spec import Frozen

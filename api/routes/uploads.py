@@ -16,7 +16,8 @@ from api.schemas import ListOf, PartObject, UploadObject
 from api.uploads import Form, Received, receive, safe_name
 from core.errors import TooLarge, WeightworksError
 from core.jobs import uploads
-from core.jobs.models import Upload, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.files import Upload
 from core.jobs.status import UploadStatus
 from core.spec import Frozen
 from core.storage import part_key

@@ -17,7 +17,7 @@ from api.schemas import EventObject, ListOf, LogLine, MetricsObject, SeriesObjec
 from api.series import as_csv, gather, thinned
 from core.jobs import store
 from core.jobs.events import EventId, each_data, list_events
-from core.jobs.models import Event
+from core.jobs.models.jobs import Event
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["watching"])
 

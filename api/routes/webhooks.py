@@ -27,7 +27,8 @@ from core.errors import InvalidRequest
 from core.jobs import deliveries, webhooks
 from core.jobs.database import read_clock
 from core.jobs.ending import event_body
-from core.jobs.models import WebhookEndpoint, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.webhooks import WebhookEndpoint
 from core.jobs.status import WebhookEvent
 from core.spec import Frozen
 

@@ -10,7 +10,8 @@ from api.presenting import page_of
 from api.schemas import ListOf, WorkerObject
 from core.errors import NotFound
 from core.jobs import workers
-from core.jobs.models import Job, WorkerSlot
+from core.jobs.models.jobs import Job
+from core.jobs.models.workers import WorkerSlot
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
 

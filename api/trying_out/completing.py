@@ -20,7 +20,7 @@ from api.trying_out.schemas import (
     TokenLogprob,
     UsageObject,
 )
-from core.jobs.models import new_id
+from core.jobs.ids import new_id
 
 BROKEN = "\ufffd"
 

@@ -10,7 +10,9 @@ from api.dependencies import Caller, Server
 from api.trying_out.process import Model
 from core.errors import InvalidRequest
 from core.jobs.inputs import FileInput, Input, ModelInput, checkpoint_input, resolve_references
-from core.jobs.models import Checkpoint, File, Job, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Checkpoint, TrainedModel
 from core.jobs.names import find_named
 
 BASES = ("base", "student")  # the fields of specs that name what a model began as

@@ -16,7 +16,7 @@ from api.trying_out.completing import Told, chat_logprobs, text_logprobs
 from api.trying_out.process import Exchange, Message
 from api.trying_out.schemas import ChatChunk, ChunkChoice, Delta, TextChoice, TextCompletion, UsageObject
 from core.errors import WeightworksError
-from core.jobs.models import new_id
+from core.jobs.ids import new_id
 
 DONE = b"data: [DONE]\n\n"
 

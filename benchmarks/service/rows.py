@@ -39,7 +39,7 @@ def fill(url: str, jobs: int, *, key_sha256: str | None = None) -> None:
     from sqlalchemy import text
 
     from core.jobs.database import Database
-    from core.jobs.models import ApiKey, Project
+    from core.jobs.models.projects import ApiKey, Project
     from core.jobs.status import Role
 
     opened = Database(url)
@@ -70,7 +70,7 @@ def claimed_job(database: Database) -> Claim:
     from sqlalchemy import select
 
     from core.jobs import leases, store
-    from core.jobs.models import Project
+    from core.jobs.models.projects import Project
     from core.spec import MethodSpec
 
     with database.write() as session:

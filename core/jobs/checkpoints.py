@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
 from core.jobs.inputs import checkpoint_input, foundations, get_checkpoint
-from core.jobs.models import Checkpoint, CheckpointPermission, File, Job, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Checkpoint, CheckpointPermission, TrainedModel
 from core.jobs.status import UNFINISHED
 
 FIELDS = ("base", "student", "teacher")  # those of all methods' specs that may name a checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, and_
 
 from core.jobs.database import database_now
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from core.jobs.status import Status
 
 LONGEST_RETRY_SECONDS = 60.0

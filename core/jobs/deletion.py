@@ -11,7 +11,8 @@ from core.errors import Conflict, NotFound
 from core.jobs.checkpoints import refuse_while_used, remove_checkpoints
 from core.jobs.files import refuse_while_needed
 from core.jobs.inputs import get_model, model_of_job
-from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Pipeline, SpentGpu, TrainedModel
+from core.jobs.models.jobs import Attempt, Dependency, Event, Job, Pipeline, SpentGpu
+from core.jobs.models.results import Artifact, Checkpoint, TrainedModel
 from core.jobs.status import TERMINAL
 from core.jobs.store import get_job, list_artifacts, list_checkpoints
 

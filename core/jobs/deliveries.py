@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.jobs.database import read_clock
-from core.jobs.models import WebhookDelivery, WebhookEndpoint
+from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.status import DeliveryStatus
 from core.jobs.store import Order, page
 from core.jobs.webhooks import get_endpoint, secrets_of

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.jobs.models import Attempt, Job, TrainedModel
+from core.jobs.models.jobs import Attempt, Job
+from core.jobs.models.results import TrainedModel
 from core.jobs.quotas import Quotas
 from core.jobs.status import Status
 from core.jobs.waiting import Need, Wait, needs_of_jobs, waits_of

@@ -8,7 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.jobs.database import read_clock
-from core.jobs.models import Job, WebhookDelivery, WebhookEndpoint, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.jobs import Job
+from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.status import DeliveryStatus, Status, WebhookEvent
 
 

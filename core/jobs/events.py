@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest
 from core.jobs.database import read_clock
-from core.jobs.models import Event, Job
+from core.jobs.models.jobs import Event, Job
 
 
 @dataclass(frozen=True)

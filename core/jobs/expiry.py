@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, String, and_, cast, exists, or_, select
 
 from core.jobs.database import database_now
-from core.jobs.models import File, Job
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
 from core.jobs.status import UNFINISHED
 
 

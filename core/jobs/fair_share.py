@@ -10,7 +10,8 @@ from sqlalchemy import Integer, bindparam, exists, func, select
 from sqlalchemy.orm import Session
 
 from core.jobs.claimable import is_claimable
-from core.jobs.models import Job, Project
+from core.jobs.models.jobs import Job
+from core.jobs.models.projects import Project
 from core.jobs.quotas import Quotas, gpu_seconds
 from core.jobs.status import Status
 

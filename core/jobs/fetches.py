@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound, TooManyRequests, WeightworksError
 from core.jobs.database import database_now, read_clock
-from core.jobs.models import File, ModelFetch, Project, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.files import File, ModelFetch
+from core.jobs.models.projects import Project
 from core.jobs.store import Order, page
 
 FETCHING, READY, FAILED = "fetching", "ready", "failed"

@@ -12,8 +12,10 @@ from core.errors import Conflict
 from core.jobs.checkpoints import refuse_while_stood_on
 from core.jobs.database import read_clock
 from core.jobs.expiry import is_there
+from core.jobs.ids import new_id
 from core.jobs.inputs import get_file
-from core.jobs.models import File, Job, new_id
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
 from core.jobs.status import UNFINISHED
 from core.jobs.store import Order, page
 

@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.jobs.expiry import is_there
-from core.jobs.models import Checkpoint, CheckpointPermission, File, Job, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Checkpoint, CheckpointPermission, TrainedModel
 from core.jobs.store import list_artifacts, needs_of
 
 

@@ -13,7 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.jobs.models import ApiKey, Project, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.projects import ApiKey, Project
 from core.jobs.status import Role
 from core.jobs.store import Order, page
 

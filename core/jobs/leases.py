@@ -18,7 +18,10 @@ from core.jobs.ending import end_job
 from core.jobs.events import NewEvent, add_event, status_event
 from core.jobs.fair_share import Share, front, open_devices, running_jobs, shares
 from core.jobs.files import FINE_TUNE_RESULTS, STEP_METRICS, add_file
-from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, Event, Job, Project, TrainedModel, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.jobs import Attempt, Dependency, Event, Job
+from core.jobs.models.projects import Project
+from core.jobs.models.results import Artifact, Checkpoint, TrainedModel
 from core.jobs.names import fine_tuned_name
 from core.jobs.quotas import UNLIMITED, Quotas
 from core.jobs.status import TERMINAL, Asked, Status

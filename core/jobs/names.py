@@ -14,7 +14,9 @@ from core.jobs.expiry import is_there
 from core.jobs.fetches import name_here, parse_hub_name
 from core.jobs.files import BASE_MODEL
 from core.jobs.inputs import get_file, may_use
-from core.jobs.models import Checkpoint, File, Job, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Checkpoint, TrainedModel
 
 ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".gguf", ".gguf.zip")  # of uploaded base models
 FINE_TUNED = "ft:"

@@ -9,7 +9,10 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest, NotFound
 from core.jobs.database import read_clock
-from core.jobs.models import Checkpoint, CheckpointPermission, Job, Project, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.jobs import Job
+from core.jobs.models.projects import Project
+from core.jobs.models.results import Checkpoint, CheckpointPermission
 from core.jobs.names import find_named
 from core.jobs.store import Order, page
 

@@ -9,7 +9,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.jobs.models import Artifact, Checkpoint, Event, File, Job, UploadPart
+from core.jobs.models.files import File, UploadPart
+from core.jobs.models.jobs import Event, Job
+from core.jobs.models.results import Artifact, Checkpoint
 from core.jobs.status import TERMINAL, Status
 
 AT_ONCE = 500  # ids in a query

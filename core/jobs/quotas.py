@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from core.errors import QuotaReached, QuotaUsedUp
 from core.jobs.database import read_clock
-from core.jobs.models import Attempt, Job, Project, SpentGpu
+from core.jobs.models.jobs import Attempt, Job, SpentGpu
+from core.jobs.models.projects import Project
 from core.jobs.retention import stored_bytes
 from core.jobs.status import UNFINISHED, Status
 from core.settings import Settings

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from core.jobs.database import read_clock
-from core.jobs.models import Submission
+from core.jobs.models.submissions import Submission
 
 REPEAT_SECONDS = 600.0  # within which a repeat is one
 

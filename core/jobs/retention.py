@@ -17,18 +17,10 @@ from core.jobs.checkpoints import remove_checkpoints
 from core.jobs.database import database_now
 from core.jobs.deletion import delete_artifacts
 from core.jobs.expiry import is_over, is_there
-from core.jobs.models import (
-    Artifact,
-    Checkpoint,
-    Event,
-    File,
-    IdempotencyKey,
-    Job,
-    SpentGpu,
-    Submission,
-    Upload,
-    UploadPart,
-)
+from core.jobs.models.files import File, Upload, UploadPart
+from core.jobs.models.jobs import Event, Job, SpentGpu
+from core.jobs.models.results import Artifact, Checkpoint
+from core.jobs.models.submissions import IdempotencyKey, Submission
 from core.jobs.status import TERMINAL, UploadStatus
 
 EVENTS_AT_ONCE = 5000  # so that nobody waits long for a database that takes one writer at a time

@@ -13,7 +13,10 @@ from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs.database import read_clock
 from core.jobs.ending import end_job
 from core.jobs.events import NewEvent, add_event, add_first_events, status_event
-from core.jobs.models import Artifact, Attempt, Checkpoint, Dependency, IdempotencyKey, Job, Pipeline, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.jobs import Attempt, Dependency, Job, Pipeline
+from core.jobs.models.results import Artifact, Checkpoint
+from core.jobs.models.submissions import IdempotencyKey
 from core.jobs.status import TERMINAL, Status
 from core.spec import MethodSpec
 

@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 
 from core.jobs.expiry import is_there
 from core.jobs.files import BASE_MODEL
-from core.jobs.models import File, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.results import TrainedModel
 from core.jobs.names import find_named
 from core.jobs.store import Order, page
 

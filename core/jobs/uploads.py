@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.jobs.database import database_now, read_clock
 from core.jobs.expiry import is_there
-from core.jobs.models import File, Upload, UploadPart, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.files import File, Upload, UploadPart
 from core.jobs.status import UploadStatus
 from core.jobs.store import Order, page
 

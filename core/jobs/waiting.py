@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from core.jobs.claimable import is_backing_off, is_claimable
 from core.jobs.database import database_now
 from core.jobs.fair_share import DEVICES, Share, front, shares
-from core.jobs.models import Dependency, Job
+from core.jobs.models.jobs import Dependency, Job
 from core.jobs.quotas import UNLIMITED, Quotas, gpu_seconds
 from core.jobs.status import Status
 from core.jobs.workers import Workforce, workforce

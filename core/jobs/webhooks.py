@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
 from core.jobs.database import read_clock
-from core.jobs.models import WebhookDelivery, WebhookEndpoint, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.status import WebhookEvent
 from core.jobs.store import Order, page
 

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from core.errors import NotFound
 from core.jobs.database import database_now, read_clock
-from core.jobs.models import Job, WorkerSlot
+from core.jobs.models.jobs import Job
+from core.jobs.models.workers import WorkerSlot
 from core.jobs.status import Status
 
 GONE_BEATS = 10  # who has said nothing for so many is gone

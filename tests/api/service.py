@@ -22,7 +22,8 @@ from core.jobs import leases, workers
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, added_events, as_row
 from core.jobs.files import STEP_METRICS
-from core.jobs.models import Base, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.base import Base
 from core.jobs.status import Asked
 from core.progress import Publisher
 from core.storage import DiskStorage, artifact_key, checkpoint_key, file_key

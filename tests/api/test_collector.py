@@ -14,8 +14,11 @@ from sqlalchemy import update
 
 from core.jobs import leases
 from core.jobs.events import NewEvent
+from core.jobs.ids import new_id
 from core.jobs.inputs import ModelInput
-from core.jobs.models import File, Job, ModelFetch, Upload, WebhookDelivery, new_id
+from core.jobs.models.files import File, ModelFetch, Upload
+from core.jobs.models.jobs import Job
+from core.jobs.models.webhooks import WebhookDelivery
 from core.placement import place_inputs
 from core.storage import artifact_key, checkpoint_key, file_key, sample_key
 from tests.api.receiver import Receiver

@@ -15,7 +15,7 @@ from api.main import create_app
 from core.jobs import leases
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, as_row
-from core.jobs.models import Base
+from core.jobs.models.base import Base
 from core.settings import Settings
 from tests.api.service import ADMIN_KEY, upload
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from core.jobs.models import File
+from core.jobs.models.files import File
 from core.storage import file_key
 from tests.api.service import MAX_UPLOAD_BYTES, Service, new_project, submit, table, upload, wait_for, work
 

@@ -21,7 +21,9 @@ from api.fetching import AT_ONCE, END_SECONDS
 from api.main import create_app
 from core.jobs.database import Database
 from core.jobs.fetches import MOST_AT_ONCE
-from core.jobs.models import Base, ModelFetch, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.base import Base
+from core.jobs.models.files import ModelFetch
 from core.settings import Settings
 from tests.api.service import ADMIN_KEY, Service, new_project, upload, wait_for
 from tests.hub import TOKEN, Hub

@@ -11,7 +11,7 @@ import pytest
 import redis
 from sqlalchemy import update
 
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from tests.api.service import MAX_REQUEST_BYTES, Service, submit, upload
 
 

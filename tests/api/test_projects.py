@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from core.jobs.models import Attempt
+from core.jobs.models.jobs import Attempt
 from tests.api.service import ADMIN_KEY, Service, submit, table, upload, work
 from tests.api.test_uploads import complete, send
 

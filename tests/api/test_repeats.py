@@ -16,7 +16,9 @@ import pytest
 from sqlalchemy import select, text, update
 
 from core.jobs.database import Database
-from core.jobs.models import Base, Project, Submission
+from core.jobs.models.base import Base
+from core.jobs.models.projects import Project
+from core.jobs.models.submissions import Submission
 from core.jobs.store import list_jobs
 from tests.api.service import ADMIN_KEY, Api, start_apis, upload
 from tests.conftest import emptied

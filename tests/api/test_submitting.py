@@ -22,7 +22,8 @@ from core.data.profile import Kind, Profile
 from core.errors import Conflict, NotFound, QuotaReached
 from core.jobs.database import Database
 from core.jobs.files import add_file
-from core.jobs.models import Event, Job, Project
+from core.jobs.models.jobs import Event, Job
+from core.jobs.models.projects import Project
 from core.jobs.status import Role
 from core.progress import Publisher
 from core.settings import Settings

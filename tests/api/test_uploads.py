@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from core.jobs.models import Upload
+from core.jobs.models.files import Upload
 from tests.api.service import (
     MAX_PART_BYTES,
     MAX_UPLOAD_BYTES,

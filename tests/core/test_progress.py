@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.jobs.models import Event
+from core.jobs.models.jobs import Event
 from core.progress import PUBLISH_SECONDS, Publisher
 
 SLOW_SECONDS = 5.0

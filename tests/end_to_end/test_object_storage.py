@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from core.catalog import method_named
 from core.jobs.leases import latest_checkpoints
-from core.jobs.models import Event
+from core.jobs.models.jobs import Event
 from core.storage import file_key, sample_key
 from core.storage.objects import ObjectStorage
 from tests.api.service import (

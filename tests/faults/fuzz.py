@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from core.jobs.database import Database
-from core.jobs.models import Base
+from core.jobs.models.base import Base
 from tests.api.service import ADMIN_KEY, Api, start_apis
 
 CHECKS = (

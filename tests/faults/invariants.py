@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from core.jobs.models import Event
+from core.jobs.models.jobs import Event
 from core.jobs.status import TERMINAL, Status
 from tests.faults.jobs import WatchedJob
 from tests.faults.parts import until

@@ -13,7 +13,9 @@ from sqlalchemy import select
 
 from core.jobs import leases, store
 from core.jobs.events import list_events
-from core.jobs.models import Artifact, Attempt, Checkpoint, Event, Job, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.jobs import Attempt, Event, Job
+from core.jobs.models.results import Artifact, Checkpoint
 from core.jobs.status import TERMINAL, Status
 from tests.faults.parts import PATIENCE, Worker, suspended, until
 from tests.faults.stack import Stack, is_fork_server

@@ -17,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from core.jobs.database import Database
-from core.jobs.models import Base, Job
+from core.jobs.models.base import Base
+from core.jobs.models.jobs import Job
 from core.jobs.status import Status
 from core.progress import Publisher
 from core.queue import make_app

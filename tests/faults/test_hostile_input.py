@@ -27,7 +27,7 @@ import pytest
 import zstandard
 from jsonschema import Draft202012Validator
 
-from core.jobs.models import WebhookEndpoint
+from core.jobs.models.webhooks import WebhookEndpoint
 from tests.api.receiver import Receiver
 from tests.api.service import Service, new_project, serving, submit, upload, wait_for
 from tests.faults import hostile_files as made

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.jobs.models import Upload
+from core.jobs.models.files import Upload
 from tests.faults.parts import until
 from tests.faults.stack import ADMIN_KEY, Stack
 from tests.faults.uploading import (

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 from sqlalchemy import select
 
-from core.jobs.models import File
+from core.jobs.models.files import File
 from core.storage import file_key
 from tests.faults.parts import until
 from tests.faults.stack import ADMIN_KEY, Stack

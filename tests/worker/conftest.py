@@ -19,7 +19,12 @@ from core.catalog import method_named, read_spec
 from core.jobs import leases, store
 from core.jobs.database import Database
 from core.jobs.events import list_events
-from core.jobs.models import Base, Checkpoint, Event, File, Job, Project, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.base import Base
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Event, Job
+from core.jobs.models.projects import Project
+from core.jobs.models.results import Checkpoint
 from core.jobs.status import TERMINAL, Status
 from core.progress import Publisher
 from core.queue import LOOK, QUEUES, make_app

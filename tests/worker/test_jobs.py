@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from sqlalchemy import select, update
 
 from core.jobs import store, workers
-from core.jobs.models import Job, TrainedModel, WorkerSlot
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import TrainedModel
+from core.jobs.models.workers import WorkerSlot
 from core.jobs.quotas import UNLIMITED
 from core.jobs.status import Status
 from core.jobs.waiting import WaitsFor, waits_of

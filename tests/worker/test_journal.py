@@ -12,7 +12,7 @@ from core.jobs import leases, store
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, list_events
 from core.jobs.leases import LeaseLost
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from core.progress import Publisher
 from core.spec import MethodSpec
 from tests.faults.parts import Redis

@@ -9,7 +9,7 @@ from core.errors import WeightworksError
 from core.jobs import leases, store
 from core.jobs.claimable import retry_pause
 from core.jobs.database import Database, database_now
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from core.jobs.status import Status
 from core.jobs.waiting import waiting_devices
 from tests.core.jobs.test_leases import PROJECT, claim, events_of, get, submit

@@ -11,7 +11,9 @@ from core.catalog import methods
 from core.errors import Conflict, NotFound
 from core.jobs import checkpoints, deletion, files, inputs, leases, permissions, store
 from core.jobs.database import Database
-from core.jobs.models import CheckpointPermission, Job, Project
+from core.jobs.models.jobs import Job
+from core.jobs.models.projects import Project
+from core.jobs.models.results import CheckpointPermission
 from core.spec import MethodSpec, ModelReference, model_field
 from tests.core.jobs.test_races import race
 from tests.core.jobs.test_retention import PROJECT, claim

@@ -13,7 +13,8 @@ from sqlalchemy import func, insert, select, text, update
 from core.jobs import leases, store
 from core.jobs.database import Database
 from core.jobs.fair_share import _STRETCH
-from core.jobs.models import Dependency, Job, Project
+from core.jobs.models.jobs import Dependency, Job
+from core.jobs.models.projects import Project
 from core.jobs.quotas import UNLIMITED
 from core.jobs.status import Status
 from core.jobs.waiting import WaitsFor, waiting_devices, waits_of

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from core.errors import TooManyRequests
 from core.jobs import fetches, files
 from core.jobs.database import Database
-from core.jobs.models import File, ModelFetch, Project
+from core.jobs.models.files import File, ModelFetch
+from core.jobs.models.projects import Project
 from tests.core.jobs.test_races import race
 from tests.core.jobs.test_retention import PROJECT
 

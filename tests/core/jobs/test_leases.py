@@ -14,7 +14,9 @@ from core.jobs.database import Database
 from core.jobs.events import EventId, NewEvent, as_row, list_events
 from core.jobs.files import FINE_TUNE_RESULTS, STEP_METRICS
 from core.jobs.leases import LeaseLost
-from core.jobs.models import Checkpoint, File, Job, TrainedModel
+from core.jobs.models.files import File
+from core.jobs.models.jobs import Job
+from core.jobs.models.results import Checkpoint, TrainedModel
 from core.jobs.status import Status
 from core.spec import MethodSpec
 

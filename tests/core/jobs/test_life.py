@@ -33,7 +33,11 @@ from core.jobs.claimable import LONGEST_RETRY_SECONDS
 from core.jobs.database import Database, database_now
 from core.jobs.events import NewEvent, as_row
 from core.jobs.leases import Claim, LeaseLost, Suspect
-from core.jobs.models import Attempt, Base, Dependency, Event, Job, Project, WebhookDelivery, WorkerSlot
+from core.jobs.models.base import Base
+from core.jobs.models.jobs import Attempt, Dependency, Event, Job
+from core.jobs.models.projects import Project
+from core.jobs.models.webhooks import WebhookDelivery
+from core.jobs.models.workers import WorkerSlot
 from core.jobs.quotas import UNLIMITED
 from core.jobs.status import TERMINAL, TRANSITIONS, UNFINISHED, Asked, Status, WebhookEvent
 from core.jobs.waiting import Wait, WaitsFor, waits_of

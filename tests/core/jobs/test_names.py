@@ -11,7 +11,9 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.jobs.database import Database
 from core.jobs.files import BASE_MODEL, add_file
-from core.jobs.models import Checkpoint, CheckpointPermission, Job, Project, TrainedModel
+from core.jobs.models.jobs import Job
+from core.jobs.models.projects import Project
+from core.jobs.models.results import Checkpoint, CheckpointPermission, TrainedModel
 from core.jobs.names import checkpoint_name, find_named, fine_tuned_name
 from core.jobs.status import Status
 

@@ -12,7 +12,8 @@ from core.jobs import deletion, files, inputs, keys, leases, store, trained_mode
 from core.jobs.database import Database
 from core.jobs.details import details_of
 from core.jobs.events import NewEvent, as_row, each_data, list_events
-from core.jobs.models import ApiKey, File, Project
+from core.jobs.models.files import File
+from core.jobs.models.projects import ApiKey, Project
 from core.jobs.names import find_named
 from core.jobs.status import Role
 from core.jobs.waiting import waiting_devices

@@ -10,7 +10,7 @@ from core.errors import Conflict, WeightworksError
 from core.jobs import leases, store
 from core.jobs.database import Database
 from core.jobs.leases import Claim
-from core.jobs.models import Job
+from core.jobs.models.jobs import Job
 from core.jobs.status import Asked, Status
 from core.jobs.store import list_attempts
 from tests.core.jobs.test_leases import PROJECT, claim, events_of, get, submit, succeed

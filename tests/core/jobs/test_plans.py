@@ -18,7 +18,8 @@ from core.jobs import deliveries, fetches, files, keys, leases, quotas, retentio
 from core.jobs.database import Database
 from core.jobs.details import details_of
 from core.jobs.events import EventId, list_events
-from core.jobs.models import Base, Job
+from core.jobs.models.base import Base
+from core.jobs.models.jobs import Job
 from core.jobs.status import Status
 from core.settings import Settings
 from tests.conftest import emptied

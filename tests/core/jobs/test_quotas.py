@@ -10,7 +10,8 @@ from sqlalchemy import update
 from core.errors import QuotaReached, QuotaUsedUp
 from core.jobs import deletion, quotas, retention, store
 from core.jobs.database import Database
-from core.jobs.models import Attempt, Project
+from core.jobs.models.jobs import Attempt
+from core.jobs.models.projects import Project
 from core.jobs.quotas import UNLIMITED, Quotas
 from core.settings import Settings
 from tests.core.jobs.test_leases import PROJECT, claim, submit, succeed

@@ -14,7 +14,8 @@ from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs import deletion, files, inputs, leases, retention, store, uploads
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, as_row, list_events
-from core.jobs.models import Job, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.jobs import Job
 from core.jobs.status import Status, UploadStatus
 from core.spec import MethodSpec
 from tests.core.jobs.test_retention import PROJECT, add_checkpoint, add_file, add_upload, claim, submit, succeed

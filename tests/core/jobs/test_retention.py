@@ -12,22 +12,14 @@ from core.errors import Conflict, NotFound
 from core.jobs import deletion, files, inputs, leases, retention, store, uploads
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, as_row, list_events
+from core.jobs.ids import new_id
 from core.jobs.inputs import model_of_job
-from core.jobs.models import (
-    Artifact,
-    Base,
-    Checkpoint,
-    Event,
-    File,
-    IdempotencyKey,
-    Job,
-    Pipeline,
-    Project,
-    Submission,
-    Upload,
-    UploadPart,
-    new_id,
-)
+from core.jobs.models.base import Base
+from core.jobs.models.files import File, Upload, UploadPart
+from core.jobs.models.jobs import Event, Job, Pipeline
+from core.jobs.models.projects import Project
+from core.jobs.models.results import Artifact, Checkpoint
+from core.jobs.models.submissions import IdempotencyKey, Submission
 from core.jobs.status import UploadStatus
 from core.spec import MethodSpec
 

@@ -16,7 +16,8 @@ from core.jobs import deliveries, leases, store, webhooks
 from core.jobs.database import Database
 from core.jobs.deliveries import PAUSES, Outcome, Try
 from core.jobs.ending import has_deliveries
-from core.jobs.models import Project, WebhookDelivery, WebhookEndpoint
+from core.jobs.models.projects import Project
+from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.status import DeliveryStatus, WebhookEvent
 from core.spec import MethodSpec
 from tests.core.jobs.test_races import race

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import select
 
-from core.jobs.models import Job, new_id
+from core.jobs.ids import new_id
+from core.jobs.models.jobs import Job
 from tests.faults.parts import repeating, suspended
 from tests.faults.stack import Stack
 from tests.faults.trials import Trial, fault

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.jobs.deliveries import list_deliveries
-from core.jobs.models import WebhookDelivery, WebhookEndpoint
+from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.status import DeliveryStatus
 from tests.api.receiver import Receiver
 from tests.faults.invariants import LOST, TWICE

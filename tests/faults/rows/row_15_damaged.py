@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.jobs.models import Checkpoint
+from core.jobs.models.results import Checkpoint
 from tests.faults.jobs import WatchedJob
 from tests.faults.parts import suspended
 from tests.faults.trials import Trial, fault
