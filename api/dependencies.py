@@ -25,8 +25,8 @@ from core.jobs.database import Database
 from core.jobs.ending import has_deliveries
 from core.jobs.events import added_events
 from core.jobs.keys import DEFAULT_PROJECT, Holder, find_keys
+from core.jobs.pages import Order
 from core.jobs.status import Role
-from core.jobs.store import Order
 from core.progress import Publisher, Tail
 from core.settings import Settings
 from core.storage import Storage

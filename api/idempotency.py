@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from api.dependencies import Caller, Server, Writer
 from api.middleware import ARRIVED
+from core.jobs.idempotency import find_submission, remember_submission
 from core.jobs.repeats import Sent, Tries
-from core.jobs.store import find_submission, remember_submission
 
 RETRY_COUNT = "x-stainless-retry-count"  # the openai client's, which sends no Idempotency-Key
 

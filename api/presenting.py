@@ -14,13 +14,13 @@ from api.dependencies import Page
 from api.lineage import lineages_of, origins_of
 from api.purposes import PurposeFor
 from api.waiting import waiting_object
-from core.jobs import store
 from core.jobs.details import Details, details_of
 from core.jobs.models.files import File, UploadPart
 from core.jobs.models.jobs import Attempt, Event, Job, Pipeline
 from core.jobs.models.projects import ApiKey, Project
 from core.jobs.models.results import Checkpoint, TrainedModel
 from core.jobs.names import checkpoint_name
+from core.jobs.pipelines import jobs_of_pipelines
 from core.jobs.status import Status
 from core.jobs.uploads import Seen
 from core.settings import Settings
@@ -265,7 +265,7 @@ def pipeline_objects(
     session: Session, pipelines: Sequence[Pipeline], settings: Settings
 ) -> list[schemas.PipelineObject]:
     """Pipelines and their jobs, by their local names."""
-    jobs = store.jobs_of_pipelines(session, [pipeline.id for pipeline in pipelines])
+    jobs = jobs_of_pipelines(session, [pipeline.id for pipeline in pipelines])
     shown = {job.id: job for job in job_objects(session, jobs, settings)}
     found = []
     for pipeline in pipelines:

@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import Server
 from core.jobs import fetches
-from core.jobs.leases import Suspect, held_leases, suspect_leases, sweep_expired
 from core.jobs.quotas import Quotas
+from core.jobs.sweeping import Suspect, held_leases, suspect_leases, sweep_expired
 from core.jobs.waiting import waiting_devices
 from core.jobs.workers import has_gone_workers, remove_gone
 

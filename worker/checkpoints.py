@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core.jobs.checkpointing import Added, add_checkpoint
 from core.jobs.events import NewEvent
-from core.jobs.leases import Added, Claim, add_checkpoint
+from core.jobs.leases import Claim
 from core.storage import Storage, checkpoint_key
 from worker.errands import Answer, Errands
 

@@ -17,19 +17,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
+from core.jobs.artifacts import Published, list_artifacts
+from core.jobs.attempts import fail_job, release_job
 from core.jobs.database import AWAY
-from core.jobs.leases import (
-    LeaseLost,
-    Published,
-    cancel_running_job,
-    devices_waiting_for,
-    fail_job,
-    release_job,
-    succeed_job,
-)
+from core.jobs.dependencies import devices_waiting_for
+from core.jobs.leases import LeaseLost
 from core.jobs.models.results import Artifact
+from core.jobs.publishing import cancel_running_job, succeed_job
 from core.jobs.status import Status
-from core.jobs.store import list_artifacts
 from core.queue import wake
 from core.storage import Storage, artifact_key, refusal_of
 from worker.results import kept_results, results_of

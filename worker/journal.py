@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from core.jobs.database import AWAY, Database
-from core.jobs.events import NewEvent, added_events, as_row, list_events
-from core.jobs.leases import Claim, insert_events, renew_lease
+from core.jobs.events import NewEvent, added_events, as_row, insert_events, list_events
+from core.jobs.leases import Claim, renew_lease
 from core.jobs.models.jobs import Event, Job
 from core.jobs.status import Asked
 from core.progress import Publisher

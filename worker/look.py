@@ -18,8 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
+from core.jobs.attempts import fail_job, release_job
+from core.jobs.claiming import claim_job
 from core.jobs.database import AWAY, Database
-from core.jobs.leases import Claim, LeaseLost, claim_job, fail_job, release_job
+from core.jobs.leases import Claim, LeaseLost
 from core.jobs.quotas import Quotas
 from core.progress import Publisher
 from core.settings import Settings

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.jobs.checkpointing import latest_checkpoints
 from core.jobs.inputs import Input, resolve_references
-from core.jobs.leases import Claim, latest_checkpoints
+from core.jobs.leases import Claim
 from core.placement import Saved, place_checkpoints, place_inputs
 from core.storage import Storage
 from worker.journal import Journal

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
+from core.jobs.artifacts import Published
 from core.jobs.database import AWAY
 from core.jobs.files import STEP_METRICS, is_content_used
-from core.jobs.leases import Published
 from core.jobs.models.jobs import Job
 from core.storage import Storage, file_key
 from worker.supervisor import Supervisor

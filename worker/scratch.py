@@ -6,7 +6,7 @@ import contextlib
 import shutil
 
 from core.jobs.database import Database
-from core.jobs.leases import fences_at_rest
+from core.jobs.sweeping import fences_at_rest
 from core.storage import Storage
 
 

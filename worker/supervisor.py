@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound, WeightworksError
+from core.jobs.attempts import forgive_attempt
 from core.jobs.database import AWAY
 from core.jobs.events import NewEvent
 from core.jobs.inputs import lineage_of
-from core.jobs.leases import forgive_attempt
 from core.jobs.status import Asked
 from core.settings import Settings
 from core.storage import Storage, refusal_of, sample_key

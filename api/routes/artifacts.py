@@ -15,7 +15,7 @@ from api.downloads import BINARY, Download, Responses, documented, send
 from api.presenting import checkpoint_object, page_of, sample_object
 from api.schemas import ArtifactObject, ArtifactsObject, CheckpointObject, ListOf, SampleObject
 from core.errors import Conflict, NotFound
-from core.jobs import store
+from core.jobs import artifacts, checkpointing, store
 from core.jobs.events import EventId, get_event, list_events
 from core.jobs.models.jobs import Job
 from core.jobs.models.results import Artifact
@@ -38,7 +38,7 @@ def list_checkpoints(job_id: str, caller: Reader, server: ServerDep, page: PageD
     """The job's checkpoints that are kept, the newest first."""
     with server.database.read() as session:
         store.get_job(session, caller.project_id, job_id)
-        found = [checkpoint_object(row) for row in store.list_checkpoints(session, job_id)]
+        found = [checkpoint_object(row) for row in checkpointing.list_checkpoints(session, job_id)]
     if page.order == "asc":
         found.reverse()
     ids = [checkpoint.id for checkpoint in found]
@@ -56,7 +56,7 @@ def download_checkpoint(
     """A checkpoint, also while the job still runs: one safetensors file, the weights under `objects.`."""
     with server.database.read() as session:
         store.get_job(session, caller.project_id, job_id)
-        rows = store.list_checkpoints(session, job_id)
+        rows = checkpointing.list_checkpoints(session, job_id)
     row = next((row for row in rows if row.id == checkpoint_id), None)
     if row is None:
         raise NotFound(f"the job has no checkpoint '{checkpoint_id}' (any more)", param="checkpoint_id")
@@ -184,7 +184,7 @@ def _artifacts(server: Server, caller: Caller, job_id: str) -> tuple[Job, list[A
 
 
 def _read(session: Session, caller: Caller, job_id: str) -> tuple[Job, list[Artifact]]:
-    return store.get_job(session, caller.project_id, job_id), store.list_artifacts(session, job_id)
+    return store.get_job(session, caller.project_id, job_id), artifacts.list_artifacts(session, job_id)
 
 
 def _nothing_yet(job: Job) -> Conflict | NotFound:

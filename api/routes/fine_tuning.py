@@ -22,7 +22,7 @@ from api.presenting import page_of
 from api.routes.watching import EVENT_STREAM, accepts
 from api.schemas import ListOf
 from core.errors import NotFound
-from core.jobs import store
+from core.jobs import asking, store
 from core.jobs.events import list_events
 from core.jobs.models.jobs import Job
 
@@ -76,19 +76,19 @@ def get_fine_tuning_job(job_id: str, caller: Reader, server: ServerDep) -> FineT
 @router.post("/{job_id}/cancel")
 def cancel_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
     """Stop a job: one that runs is `cancelled` within seconds, once its worker has let go of it."""
-    return _changed(server, caller, job_id, store.cancel_job)
+    return _changed(server, caller, job_id, asking.cancel_job)
 
 
 @router.post("/{job_id}/pause")
 def pause_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
     """Leave a job off: a queued one at once, one that runs with a checkpoint, within seconds."""
-    return _changed(server, caller, job_id, store.pause_job)
+    return _changed(server, caller, job_id, asking.pause_job)
 
 
 @router.post("/{job_id}/resume")
 def resume_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
     """Queue a paused job, which goes on from its last checkpoint; or take back a pause that has not come yet."""
-    return _changed(server, caller, job_id, store.resume_job, should_wake=True)
+    return _changed(server, caller, job_id, asking.resume_job, should_wake=True)
 
 
 def _changed(

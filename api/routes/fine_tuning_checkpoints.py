@@ -18,7 +18,7 @@ from api.presenting import page_of
 from api.routes.fine_tuning import fine_tuning_job
 from api.schemas import Deleted, ListOf
 from core.errors import NotFound
-from core.jobs import permissions, store
+from core.jobs import checkpointing, permissions
 from core.spec import Frozen
 
 router = APIRouter(prefix="/v1/fine_tuning", tags=["fine-tuning"])
@@ -40,7 +40,7 @@ def list_fine_tuning_checkpoints(
     """The job's checkpoints that can be used as models, the newest first: of the last epochs, and of none before."""
     with server.database.read() as session:
         job = fine_tuning_job(session, caller, job_id)
-        rows = [row for row in store.list_checkpoints(session, job_id) if row.is_epoch]
+        rows = [row for row in checkpointing.list_checkpoints(session, job_id) if row.is_epoch]
         if page.order == "asc":
             rows.reverse()
         ids = [row.id for row in rows]

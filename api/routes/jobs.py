@@ -16,7 +16,7 @@ from api.presenting import job_object, job_objects, page_of
 from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
 from api.submitting import Submission
 from core.catalog import job_spec
-from core.jobs import store
+from core.jobs import asking, store
 from core.jobs.inputs import Input
 from core.jobs.quotas import Quotas, admit_jobs
 from core.jobs.status import TERMINAL, Status
@@ -113,7 +113,7 @@ def get_job(job_id: str, caller: Reader, server: ServerDep) -> JobObject:
 def cancel_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
     """Stop a job; what it learned until then can be downloaded."""
     with server.database.write() as session:
-        store.cancel_job(session, caller.project_id, job_id)
+        asking.cancel_job(session, caller.project_id, job_id)
     server.announce(session)
     return _job(server, caller, job_id)
 
@@ -122,7 +122,7 @@ def cancel_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
 def pause_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
     """Leave a job off: a queued one at once, a running one with a checkpoint, within seconds. No attempt is used up."""
     with server.database.write() as session:
-        store.pause_job(session, caller.project_id, job_id)
+        asking.pause_job(session, caller.project_id, job_id)
     server.announce(session)
     return _job(server, caller, job_id)
 
@@ -131,7 +131,7 @@ def pause_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
 def resume_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
     """Queue a paused job, which goes on from its last checkpoint; or take back a pause that has not come yet."""
     with server.database.write() as session:
-        job = store.resume_job(session, caller.project_id, job_id)
+        job = asking.resume_job(session, caller.project_id, job_id)
     server.announce(session, wake=[job.device])
     return _job(server, caller, job_id)
 
@@ -144,7 +144,7 @@ def retry_job(job_id: str, caller: Writer, server: ServerDep) -> JobObject:
         if job.status in TERMINAL:
             defaults = Quotas.of_server(server.settings)
             admit_jobs(session, caller.project_id, devices=[job.device], defaults=defaults)
-        job = store.retry_job(session, caller.project_id, job_id)
+        job = asking.retry_job(session, caller.project_id, job_id)
     server.announce(session, wake=[job.device])
     return _job(server, caller, job_id)
 

@@ -18,7 +18,7 @@ from api.presenting import page_of, pipeline_objects
 from api.schemas import ListOf, PipelineObject
 from core.catalog import job_spec
 from core.errors import WeightworksError
-from core.jobs import store
+from core.jobs import pipelines
 from core.jobs.quotas import Quotas, admit_jobs
 from core.spec import Frozen, JobReference, MethodSpec, models_of
 
@@ -73,7 +73,7 @@ def _submit(
 def _create(
     session: Session, caller: Caller, body: PipelineRequest, verdicts: Mapping[str, Verdict], *, max_attempts: int
 ) -> str:
-    pipeline = store.create_pipeline(session, caller.project_id, name=body.name)
+    pipeline = pipelines.create_pipeline(session, caller.project_id, name=body.name)
     made: dict[str, str] = {}
     for name in submission.in_order_of_need(body.jobs):
         spec = _with_job_ids(body.jobs[name], made)
@@ -110,7 +110,7 @@ def _with_job_ids(spec: MethodSpec, made: dict[str, str]) -> MethodSpec:
 def list_pipelines(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[PipelineObject]:
     """The project's pipelines."""
     with server.database.read() as session:
-        found = store.list_pipelines(
+        found = pipelines.list_pipelines(
             session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
         )
         return page_of(pipeline_objects(session, found, server.settings), page)
@@ -120,5 +120,5 @@ def list_pipelines(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[P
 def get_pipeline(pipeline_id: str, caller: Reader, server: ServerDep) -> PipelineObject:
     """A pipeline, its jobs by their local names."""
     with server.database.read() as session:
-        pipeline = store.get_pipeline(session, caller.project_id, pipeline_id)
+        pipeline = pipelines.get_pipeline(session, caller.project_id, pipeline_id)
         return pipeline_objects(session, [pipeline], server.settings)[0]

@@ -69,7 +69,7 @@ def claimed_job(database: Database) -> Claim:
     """A job of the only project there is, in the hands of whoever plays its worker's part."""
     from sqlalchemy import select
 
-    from core.jobs import leases, store
+    from core.jobs import claiming, store
     from core.jobs.models.projects import Project
     from core.spec import MethodSpec
 
@@ -78,6 +78,6 @@ def claimed_job(database: Database) -> Claim:
         spec = MethodSpec(method="pca", dataset="file-1")
         store.create_job(session, project_id=project_id, spec=spec, max_attempts=1)
     with database.write() as session:
-        claim = leases.claim_job(session, owner="benchmark", devices=("auto",), lease_seconds=600)
+        claim = claiming.claim_job(session, owner="benchmark", devices=("auto",), lease_seconds=600)
     assert claim is not None
     return claim

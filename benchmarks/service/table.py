@@ -48,10 +48,10 @@ class Table:
 
     def claim(self) -> None:
         """A claim by a worker without a GPU."""
-        from core.jobs import leases
+        from core.jobs import claiming
 
         with self.database.write() as session:
-            if leases.claim_job(session, owner="benchmark", devices=("auto", "cpu"), lease_seconds=600) is None:
+            if claiming.claim_job(session, owner="benchmark", devices=("auto", "cpu"), lease_seconds=600) is None:
                 raise RuntimeError("there was nothing to claim")
 
     def calls(self) -> Mapping[str, Callable[[], None]]:

@@ -183,7 +183,8 @@ def write_model(path: Path, megabytes: int) -> None:
 
 def _publish_weights(server: Server, folder: Path, megabytes: int) -> tuple[str, str]:
     """Do a worker's part for a job: its weights in storage, its rows written."""
-    from core.jobs import leases
+    from core.jobs import publishing
+    from core.jobs.artifacts import Published
     from core.jobs.database import Database
     from core.storage import artifact_key
 
@@ -194,9 +195,9 @@ def _publish_weights(server: Server, folder: Path, megabytes: int) -> tuple[str,
     path.parent.mkdir(parents=True)
     sha256 = write_noise(path, megabytes)
     size = megabytes * MEGABYTE
-    file = leases.Published("model.safetensors", key, size, sha256, "application/octet-stream")
+    file = Published("model.safetensors", key, size, sha256, "application/octet-stream")
     with database.write() as session:
-        leases.succeed_job(session, claim, files=[file], metrics={}, lineage={})
+        publishing.succeed_job(session, claim, files=[file], metrics={}, lineage={})
     database.close()
     return claim.job_id, sha256
 

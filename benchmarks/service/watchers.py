@@ -112,9 +112,8 @@ def measured(clients: int, *, port: int, path: str, key: str, process: psutil.Pr
 
 def ours(clients: int) -> Reading:
     """`GET /v1/jobs/{id}/events` of a running job; its worker's part is played by the functions that a worker uses."""
-    from core.jobs import leases
     from core.jobs.database import Database
-    from core.jobs.events import NewEvent, as_row
+    from core.jobs.events import NewEvent, as_row, insert_events
     from core.progress import Publisher
 
     with tempfile.TemporaryDirectory() as place:
@@ -130,7 +129,7 @@ def ours(clients: int) -> Reading:
                 event = as_row(claim.job_id, claim.fence, number + 2, NewEvent("metrics", data=data), now=time.time())
                 publisher.publish([event])
                 with database.write() as session:  # a worker does so in batches
-                    leases.insert_events(session, [event])
+                    insert_events(session, [event])
 
             path = f"/v1/jobs/{claim.job_id}/events"
             process = psutil.Process(server.child.pid)

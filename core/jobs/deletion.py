@@ -8,13 +8,15 @@ from sqlalchemy import delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
+from core.jobs.artifacts import list_artifacts
+from core.jobs.checkpointing import list_checkpoints
 from core.jobs.checkpoints import refuse_while_used, remove_checkpoints
 from core.jobs.files import refuse_while_needed
 from core.jobs.inputs import get_model, model_of_job
 from core.jobs.models.jobs import Attempt, Dependency, Event, Job, Pipeline, SpentGpu
 from core.jobs.models.results import Artifact, Checkpoint, TrainedModel
 from core.jobs.status import TERMINAL
-from core.jobs.store import get_job, list_artifacts, list_checkpoints
+from core.jobs.store import get_job
 
 
 def delete_trained_model(session: Session, project_id: str, model_id: str) -> list[str]:

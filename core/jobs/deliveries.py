@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.jobs.database import read_clock
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
+from core.jobs.pages import Order, page
 from core.jobs.status import DeliveryStatus
-from core.jobs.store import Order, page
 from core.jobs.webhooks import get_endpoint, secrets_of
 
 PAUSES = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 86_400.0)  # seconds before each try

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import func, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest
@@ -59,6 +60,11 @@ def add_event(session: Session, job_id: str, *, fence: int, event: NewEvent) -> 
     return row
 
 
+def tell_status(session: Session, job: Job, message: str, level: str = "info") -> None:
+    """Append what the job's status is now, in the transaction that gave it."""
+    add_event(session, job.id, fence=job.fence, event=status_event(job, message, level))
+
+
 def add_first_events(session: Session, job_id: str, events: Iterable[NewEvent], *, now: float) -> None:
     """Begin the stream of a new job, whose row is written already; the next flush writes them."""
     rows = [as_row(job_id, 0, seq, event, now=now) for seq, event in enumerate(events, 1)]
@@ -83,6 +89,15 @@ def as_row(job_id: str, fence: int, seq: int, event: NewEvent, *, now: float) ->
         message=event.message,
         data=event.data,
     )
+
+
+def insert_events(session: Session, events: Sequence[Event]) -> None:
+    """Write events that may be there already, whoever owns the job: their ids make repeats harmless."""
+    if not events:
+        return
+    rows = [{column.key: getattr(event, column.key) for column in Event.__table__.columns} for event in events]
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    session.execute(dialect.insert(Event).on_conflict_do_nothing(), rows)
 
 
 def list_events(

@@ -13,7 +13,7 @@ from core.jobs.database import database_now, read_clock
 from core.jobs.ids import new_id
 from core.jobs.models.files import File, ModelFetch
 from core.jobs.models.projects import Project
-from core.jobs.store import Order, page
+from core.jobs.pages import Order, page
 
 FETCHING, READY, FAILED = "fetching", "ready", "failed"
 MAIN = "main"

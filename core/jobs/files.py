@@ -16,8 +16,8 @@ from core.jobs.ids import new_id
 from core.jobs.inputs import get_file
 from core.jobs.models.files import File
 from core.jobs.models.jobs import Job
+from core.jobs.pages import Order, page
 from core.jobs.status import UNFINISHED
-from core.jobs.store import Order, page
 
 BASE_MODEL = "base-model"
 FINE_TUNE_RESULTS = "fine-tune-results"

@@ -10,11 +10,12 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
+from core.jobs.artifacts import list_artifacts
+from core.jobs.dependencies import needs_of
 from core.jobs.expiry import is_there
 from core.jobs.models.files import File
 from core.jobs.models.jobs import Job
 from core.jobs.models.results import Checkpoint, CheckpointPermission, TrainedModel
-from core.jobs.store import list_artifacts, needs_of
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from core.errors import NotFound
 from core.jobs.ids import new_id
 from core.jobs.models.projects import ApiKey, Project
+from core.jobs.pages import Order, page
 from core.jobs.status import Role
-from core.jobs.store import Order, page
 
 DEFAULT_PROJECT = "default"
 PREFIX = "ww-"

@@ -14,7 +14,7 @@ from core.jobs.models.jobs import Job
 from core.jobs.models.projects import Project
 from core.jobs.models.results import Checkpoint, CheckpointPermission
 from core.jobs.names import find_named
-from core.jobs.store import Order, page
+from core.jobs.pages import Order, page
 
 PARAM = "fine_tuned_model_checkpoint"
 

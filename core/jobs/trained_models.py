@@ -10,7 +10,7 @@ from core.jobs.files import BASE_MODEL
 from core.jobs.models.files import File
 from core.jobs.models.results import TrainedModel
 from core.jobs.names import find_named
-from core.jobs.store import Order, page
+from core.jobs.pages import Order, page
 
 
 def list_models(

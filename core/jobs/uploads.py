@@ -14,8 +14,8 @@ from core.jobs.database import database_now, read_clock
 from core.jobs.expiry import is_there
 from core.jobs.ids import new_id
 from core.jobs.models.files import File, Upload, UploadPart
+from core.jobs.pages import Order, page
 from core.jobs.status import UploadStatus
-from core.jobs.store import Order, page
 
 MAX_PARTS = 10_000
 

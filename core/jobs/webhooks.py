@@ -13,8 +13,8 @@ from core.errors import Conflict, NotFound
 from core.jobs.database import read_clock
 from core.jobs.ids import new_id
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
+from core.jobs.pages import Order, page
 from core.jobs.status import WebhookEvent
-from core.jobs.store import Order, page
 
 PREFIX = "whsec_"
 SECRET_BYTES = 30

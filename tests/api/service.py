@@ -1,4 +1,4 @@
-"""A real API process with its database, storage and Redis, and a worker's part played through `core.jobs.leases`."""
+"""A real API process with its database, storage and Redis, and a worker's part played through `core.jobs`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from typing import Any
 import httpx
 import psutil
 
-from core.jobs import leases, workers
+from core.jobs import checkpointing, claiming, leases, publishing, workers
+from core.jobs.artifacts import Published
 from core.jobs.database import Database
-from core.jobs.events import NewEvent, added_events, as_row
+from core.jobs.events import NewEvent, added_events, as_row, insert_events
 from core.jobs.files import STEP_METRICS
 from core.jobs.ids import new_id
 from core.jobs.models.base import Base
@@ -196,7 +197,7 @@ class Worker:
 
     def flush(self) -> None:
         with self.service.database.write() as session:
-            leases.insert_events(session, self.unwritten)
+            insert_events(session, self.unwritten)
         self.unwritten = []
 
     def metrics(self, step: int, **options: Any) -> None:
@@ -211,7 +212,7 @@ class Worker:
         key = checkpoint_key(self.claim.job_id, self.claim.fence, step)
         self._store(key, content)
         with self.service.database.write() as session:
-            added = leases.add_checkpoint(
+            added = checkpointing.add_checkpoint(
                 session,
                 self.claim,
                 key=key,
@@ -232,17 +233,17 @@ class Worker:
         published = self.publish_files(files)
         with self.service.database.write() as session:
             lineage = {"job": self.claim.job_id}
-            model = leases.succeed_job(session, self.claim, files=published, metrics=metrics, lineage=lineage)
+            model = publishing.succeed_job(session, self.claim, files=published, metrics=metrics, lineage=lineage)
         self.service.publisher.publish(added_events(session))
         return model
 
-    def publish_files(self, files: Mapping[str, bytes]) -> Sequence[leases.Published]:
+    def publish_files(self, files: Mapping[str, bytes]) -> Sequence[Published]:
         published = []
         for path, content in sorted(files.items()):
             key = artifact_key(self.claim.job_id, self.claim.fence, path)
             self._store(key, content)
             media_type = "application/json" if path.endswith(".json") else "application/octet-stream"
-            published.append(leases.Published(path, key, len(content), sha256(content), media_type))
+            published.append(Published(path, key, len(content), sha256(content), media_type))
         return published
 
     def _store(self, key: str, content: bytes) -> None:
@@ -267,7 +268,9 @@ def work(service: Service, job_id: str, *, lease_seconds: float = 60.0) -> Worke
     """Claim jobs until it is this one."""
     while True:
         with service.database.write() as session:
-            claim = leases.claim_job(session, owner="w-1", devices=("auto", "cpu", "cuda"), lease_seconds=lease_seconds)
+            claim = claiming.claim_job(
+                session, owner="w-1", devices=("auto", "cpu", "cuda"), lease_seconds=lease_seconds
+            )
         assert claim is not None, "the job cannot be claimed"
         service.publisher.publish(added_events(session))
         if claim.job_id == job_id:

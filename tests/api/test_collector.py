@@ -12,7 +12,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from core.jobs import leases
+from core.jobs import publishing
 from core.jobs.events import NewEvent
 from core.jobs.ids import new_id
 from core.jobs.inputs import ModelInput
@@ -181,7 +181,7 @@ def test_a_job_publishes_while_all_is_collected(
     published = worker.publish_files(content)
     collected()
     with service.database.write() as session:
-        leases.succeed_job(session, worker.claim, files=published, metrics={}, lineage={})
+        publishing.succeed_job(session, worker.claim, files=published, metrics={}, lineage={})
     collected()
     for path, one in content.items():
         assert http.get(f"/v1/jobs/{job_id}/artifacts/{path}").content == one

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from api.main import create_app
-from core.jobs import leases
+from core.jobs import claiming, leases
 from core.jobs.database import Database
-from core.jobs.events import NewEvent, as_row
+from core.jobs.events import NewEvent, as_row, insert_events
 from core.jobs.models.base import Base
 from core.settings import Settings
 from tests.api.service import ADMIN_KEY, upload
@@ -53,7 +53,7 @@ class Counted:
 
     def claim(self) -> leases.Claim | None:
         with self.database.write() as session:
-            return leases.claim_job(session, owner="w", devices=("auto", "cpu"), lease_seconds=600)
+            return claiming.claim_job(session, owner="w", devices=("auto", "cpu"), lease_seconds=600)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def test_a_page_takes_as_many_statements_as_a_job(api: Counted) -> None:
     assert held is not None
     with api.database.write() as session:
         steps = [NewEvent("metrics", data={"step": step, "values": {"loss": 0.5}}) for step in range(100)]
-        leases.insert_events(session, [as_row(first, 1, seq, one, now=0.0) for seq, one in enumerate(steps, 2)])
+        insert_events(session, [as_row(first, 1, seq, one, now=0.0) for seq, one in enumerate(steps, 2)])
     for _ in range(3):
         upload(api.http)
     many = [api.get(f"{path}?limit=100") for path in ("/v1/jobs", f"/v1/jobs/{first}/events", "/v1/files")]

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from core.errors import TrainingFailed
-from core.jobs import leases
+from core.jobs import attempts, sweeping
 from core.jobs.events import NewEvent
 from tests.api.service import Service, Worker, sse, submit, upload, wait_for, work
 
@@ -157,7 +157,7 @@ def test_a_stream_goes_on_with_the_next_fence(http: httpx.Client, service: Servi
     watcher = Watcher(http, worker.claim.job_id)
     worker.metrics(1)
     with service.database.write() as session:
-        leases.release_job(session, worker.claim)
+        attempts.release_job(session, worker.claim)
     again = work(service, worker.claim.job_id)
     assert again.claim.fence == 2
     again.metrics(2)
@@ -174,8 +174,8 @@ def test_what_a_lost_worker_told_only_redis_is_not_skipped(
     worker.metrics(2, write=False)
     worker.metrics(3, write=False)
     with service.database.write() as session:
-        held = [lease for lease in leases.held_leases(session) if lease.job_id == job_id]
-        assert leases.sweep_expired(session, held).requeued == [job_id]
+        held = [lease for lease in sweeping.held_leases(session) if lease.job_id == job_id]
+        assert sweeping.sweep_expired(session, held).requeued == [job_id]
     watcher = Watcher(http, job_id)
     watcher.wait_for("2-1")
     assert watcher.ids == ["0-1", "1-1", "1-2", "1-3", "1-4", "2-1"]
@@ -186,7 +186,7 @@ def test_what_a_lost_worker_told_only_redis_is_not_skipped(
 def test_a_replay_passes_over_an_end_that_was_retried(http: httpx.Client, worker: Worker) -> None:
     job_id = worker.claim.job_id
     with worker.service.database.write() as session:
-        leases.fail_job(session, worker.claim, TrainingFailed("diverged"), is_retryable=False)
+        attempts.fail_job(session, worker.claim, TrainingFailed("diverged"), is_retryable=False)
     assert Watcher(http, job_id).finish()[-1] == "1-2"
     http.post(f"/v1/jobs/{job_id}/retry")
     watcher = Watcher(http, job_id)

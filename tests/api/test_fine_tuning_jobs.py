@@ -15,7 +15,7 @@ import pytest
 
 from core.data.examples import write_preferences
 from core.errors import InvalidData
-from core.jobs import leases
+from core.jobs import attempts
 from core.jobs.events import NewEvent
 from tests.api.service import Service, sse, submit, upload, work
 from tests.tiny_llama import conversations, llama_zip
@@ -324,7 +324,7 @@ def test_a_job_that_failed_says_why(service: Service, http: httpx.Client, asked:
     job = create(http, asked)["id"]
     worker = work(service, job)
     with service.database.write() as session:
-        leases.fail_job(session, worker.claim, InvalidData("too short", param="dataset"), is_retryable=False)
+        attempts.fail_job(session, worker.claim, InvalidData("too short", param="dataset"), is_retryable=False)
     failed = http.get(f"{JOBS}/{job}").json()
     assert failed["status"] == "failed"
     assert failed["error"] == {"code": "invalid_data", "message": "too short", "param": "training_file"}

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from core.errors import InvalidData, Problem
-from core.jobs import leases
+from core.jobs import attempts, publishing
 from core.jobs.events import NewEvent
 from tests.api.service import Service, start_worker, submit, upload, upload_example, work
 from tests.api.test_files import model_archive
@@ -189,7 +189,7 @@ def test_cancel_and_retry_know_the_right_moment(http: httpx.Client, service: Ser
     assert worker.progress(1, 10)
     files = worker.publish_files({"model.safetensors": b"w"})
     with service.database.write() as session:
-        leases.cancel_running_job(session, worker.claim, files=files, metrics={})
+        publishing.cancel_running_job(session, worker.claim, files=files, metrics={})
     assert http.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
     assert http.get(f"/v1/jobs/{job_id}/weights").content == b"w"
 
@@ -211,7 +211,7 @@ def test_pause_and_resume_know_the_right_moment(http: httpx.Client, service: Ser
     assert (job["status"], job["pause_requested"]) == ("running", True)
     assert worker.progress(1, 10) == "pause"
     with service.database.write() as session:
-        leases.release_job(session, worker.claim)
+        attempts.release_job(session, worker.claim)
     job = http.get(f"/v1/jobs/{job_id}").json()
     assert (job["status"], job["pause_requested"], job["attempt"]) == ("paused", False, 0)
     assert job["attempts"][0]["outcome"] == "paused"
@@ -223,7 +223,7 @@ def test_a_failed_job_shows_its_error(http: httpx.Client, service: Service) -> N
     job_id = submit(http, upload(http)["id"])["id"]
     worker = work(service, job_id)
     with service.database.write() as session:
-        leases.fail_job(session, worker.claim, InvalidData(Problem("line 3", "is odd")), is_retryable=False)
+        attempts.fail_job(session, worker.claim, InvalidData(Problem("line 3", "is odd")), is_retryable=False)
     job = http.get(f"/v1/jobs/{job_id}").json()
     assert job["status"] == "failed"
     assert job["error"]["problems"] == [{"where": "line 3", "what": "is odd"}]
@@ -272,7 +272,7 @@ def test_what_a_later_attempt_measures_replaces_the_lost_steps(http: httpx.Clien
     first = work(service, job_id)
     first.emit(*(NewEvent("metrics", data={"step": step, "values": {"loss": 9.0}}) for step in range(1, 6)))
     with service.database.write() as session:
-        leases.release_job(session, first.claim)
+        attempts.release_job(session, first.claim)
     second = work(service, job_id)
     second.emit(*(NewEvent("metrics", data={"step": step, "values": {"loss": 1.0}}) for step in (3, 4)))
     (loss,) = http.get(f"/v1/jobs/{job_id}/metrics").json()["series"]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from core.errors import TrainingFailed
-from core.jobs import leases
+from core.jobs import attempts
 from tests.api.service import Service, new_project, submit, upload_example, work
 
 
@@ -53,7 +53,7 @@ def test_a_failure_fails_what_waits_for_it(http: httpx.Client, service: Service,
     pipeline = http.post("/v1/pipelines", json={"jobs": jobs}).json()
     worker = work(service, pipeline["jobs"]["teacher"]["id"])
     with service.database.write() as session:
-        leases.fail_job(session, worker.claim, TrainingFailed("diverged"), is_retryable=False)
+        attempts.fail_job(session, worker.claim, TrainingFailed("diverged"), is_retryable=False)
     now = http.get(f"/v1/pipelines/{pipeline['id']}").json()
     assert now["status"] == "failed"
     assert now["jobs"]["student"]["error"]["code"] == "dependency_failed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api.sweeper import Looks
-from core.jobs.leases import Suspect
+from core.jobs.sweeping import Suspect
 
 LOST, LIVING = Suspect("job-1", 1, 100.0), Suspect("job-2", 1, 100.0)
 

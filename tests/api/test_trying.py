@@ -18,7 +18,7 @@ import transformers
 
 from core.catalog import read_spec
 from core.execution import train
-from core.jobs import leases
+from core.jobs import publishing
 from core.measuring import Silence
 from core.networks.chat_template import give_template
 from core.training.checkpoint import CheckpointFile
@@ -107,7 +107,7 @@ def tuned(serving_service: Service, http: httpx.Client, folders: dict[str, Path]
     published = worker.publish_files({str(path.relative_to(folders["tuned"])): path.read_bytes() for path in paths})
     with serving_service.database.write() as session:
         lineage = {"base": {"file": base, "filename": "tiny.zip", "sha256": "-"}}
-        leases.succeed_job(session, worker.claim, files=published, metrics={}, lineage=lineage)
+        publishing.succeed_job(session, worker.claim, files=published, metrics={}, lineage=lineage)
     return str(http.get(f"/v1/fine_tuning/jobs/{job}").json()["fine_tuned_model"])
 
 

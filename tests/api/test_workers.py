@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from core.errors import TrainingFailed
-from core.jobs import leases, workers
+from core.jobs import attempts, workers
 from tests.api.service import ADMIN_KEY, Service, start_worker, submit, upload, wait_for, work
 
 
@@ -84,7 +84,7 @@ def test_a_job_that_pauses_after_a_failure_says_until_when(http: httpx.Client, s
     job_id = submit(http, upload(http)["id"])["id"]
     worker = work(service, job_id)
     with service.database.write() as session:
-        leases.fail_job(session, worker.claim, TrainingFailed("died"), is_retryable=True, retry_seconds=50)
+        attempts.fail_job(session, worker.claim, TrainingFailed("died"), is_retryable=True, retry_seconds=50)
     job = http.get(f"/v1/jobs/{job_id}").json()
     assert job["waiting"]["what"] == "retry"
     assert 30 < job["waiting"]["until"] - job["attempts"][0]["ended_at"] <= 52

@@ -17,7 +17,7 @@ from safetensors.torch import load
 from sqlalchemy import select
 
 from core.catalog import method_named
-from core.jobs.leases import latest_checkpoints
+from core.jobs.checkpointing import latest_checkpoints
 from core.jobs.models.jobs import Event
 from core.storage import file_key, sample_key
 from core.storage.objects import ObjectStorage

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from sqlalchemy import select
 
-from core.jobs import leases, store
+from core.jobs import attempts, checkpointing
 from core.jobs.events import list_events
 from core.jobs.ids import new_id
 from core.jobs.models.jobs import Attempt, Event, Job
@@ -78,12 +78,12 @@ class WatchedJob:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints, the furthest first."""
-        found: list[Checkpoint] = self.stack.read(lambda session: leases.latest_checkpoints(session, self.id))
+        found: list[Checkpoint] = self.stack.read(lambda session: checkpointing.latest_checkpoints(session, self.id))
         return found
 
     def attempts(self) -> list[Attempt]:
         """Every claim of it, in order."""
-        found: list[Attempt] = self.stack.read(lambda session: store.list_attempts(session, self.id))
+        found: list[Attempt] = self.stack.read(lambda session: attempts.list_attempts(session, self.id))
         return found
 
     def artifacts(self) -> list[Artifact]:

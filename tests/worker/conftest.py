@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from core.catalog import method_named, read_spec
-from core.jobs import leases, store
+from core.jobs import checkpointing, store
+from core.jobs.artifacts import list_artifacts
 from core.jobs.database import Database
 from core.jobs.events import list_events
 from core.jobs.ids import new_id
@@ -156,12 +157,12 @@ class Service:
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """The job's checkpoints, the furthest first."""
         with self.database.read() as session:
-            return leases.latest_checkpoints(session, job_id)
+            return checkpointing.latest_checkpoints(session, job_id)
 
     def artifacts(self, job_id: str) -> dict[str, Path]:
         """The job's published files: path to where it lies."""
         with self.database.read() as session:
-            return {row.path: self.storage.existing(row.key) for row in store.list_artifacts(session, job_id)}
+            return {row.path: self.storage.existing(row.key) for row in list_artifacts(session, job_id)}
 
     # Waiting.
 

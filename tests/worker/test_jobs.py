@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 from sqlalchemy import select, update
 
-from core.jobs import store, workers
+from core.jobs import asking, workers
 from core.jobs.models.jobs import Job
 from core.jobs.models.results import TrainedModel
 from core.jobs.models.workers import WorkerSlot
@@ -88,7 +88,7 @@ def test_a_cancel_in_the_middle_leaves_weights(service, long_spec) -> None:
     job_id = service.submit({**long_spec, "steps": 100_000})
     service.until_training(job_id)
     with service.database.write() as session:
-        store.cancel_job(session, "proj-test", job_id)
+        asking.cancel_job(session, "proj-test", job_id)
     assert service.until_ended(job_id).status is Status.CANCELLED
     artifacts = service.artifacts(job_id)
     assert load_file(artifacts["model.safetensors"])
@@ -99,12 +99,12 @@ def test_a_cancel_in_the_middle_leaves_weights(service, long_spec) -> None:
 def test_a_paused_job_is_resumed_and_ends_bit_for_bit_the_same(service, long_spec, undisturbed: str) -> None:
     job_id = service.submit({**long_spec, "checkpoint_every": 100_000})
     service.until_training(job_id)
-    job = ask(service, store.pause_job, job_id)
+    job = ask(service, asking.pause_job, job_id)
     assert job.pause_requested
     job = service.until(lambda: job if (job := service.job(job_id)).status is Status.PAUSED else None, seconds=15)
     assert (job.attempt, job.owner) == (0, None)
     assert service.checkpoints(job_id)[0].step > 0
-    ask(service, store.resume_job, job_id)
+    ask(service, asking.resume_job, job_id)
     job = service.until_ended(job_id)
     assert (job.status, job.attempt, job.fence) == (Status.SUCCEEDED, 1, 2)
     assert weights_of(service, job_id) == undisturbed
@@ -115,10 +115,10 @@ def test_a_trainer_that_does_not_hear_is_killed_and_the_job_is_paused(service, l
     job_id = service.submit(long_spec)
     service.until(lambda: service.checkpoints(job_id))
     service.trainer_of(job_id).send_signal(signal.SIGSTOP)
-    ask(service, store.pause_job, job_id)
+    ask(service, asking.pause_job, job_id)
     job = service.until(lambda: job if (job := service.job(job_id)).status is Status.PAUSED else None, seconds=15)
     assert job.attempt == 0
-    ask(service, store.resume_job, job_id)
+    ask(service, asking.resume_job, job_id)
     assert service.until_ended(job_id).attempt == 1
     assert weights_of(service, job_id) == undisturbed
 

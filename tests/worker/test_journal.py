@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from core.jobs import leases, store
+from core.jobs import attempts, claiming, publishing, store, sweeping
 from core.jobs.database import Database
 from core.jobs.events import NewEvent, list_events
 from core.jobs.leases import LeaseLost
@@ -37,7 +37,7 @@ def submit(database: Database) -> str:
 def claim(database: Database, publisher: Publisher, *, seconds: float = 60.0) -> Journal:
     asked_at = time.monotonic()
     with database.write() as session:
-        held = leases.claim_job(session, owner="w", devices=["auto"], lease_seconds=seconds)
+        held = claiming.claim_job(session, owner="w", devices=["auto"], lease_seconds=seconds)
     return Journal(held, database, publisher, lease_seconds=seconds, lease_ends=asked_at + seconds)
 
 
@@ -61,7 +61,7 @@ def test_events_reach_redis_at_once_and_sql_with_the_next_write(database: Databa
     assert journal.write() is None
     journal.add(NewEvent("log", "last"))
     journal.progress = {"step": 9, "total": 9, "rate": 1.0, "at": 0.0}
-    journal.close(lambda session: leases.cancel_running_job(session, journal.claim, files=[], metrics={}))
+    journal.close(lambda session: publishing.cancel_running_job(session, journal.claim, files=[], metrics={}))
     assert [seq for _, seq, _ in in_sql(database, job_id)] == [1, 2, 3, 4]
     assert in_redis(publisher, job_id) == in_sql(database, job_id)
     with database.read() as session:
@@ -78,7 +78,7 @@ def test_a_lost_workers_last_events_come_from_redis_into_sql(database: Database,
     lost.publish()
     time.sleep(0.25)
     with database.write() as session:
-        assert leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60)).requeued == [job_id]
+        assert sweeping.sweep_expired(session, sweeping.suspect_leases(session, lease_seconds=60)).requeued == [job_id]
     journal = claim(database, publisher)
     journal.open()
     assert (1, 2, "seen by a watcher only") in in_sql(database, job_id)
@@ -96,11 +96,11 @@ def test_nothing_is_told_once_the_lease_may_be_someone_elses(database: Database,
     late.publish()
     assert "late" not in str(in_redis(publisher, job_id))
     with database.write() as session:
-        leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60))
+        sweeping.sweep_expired(session, sweeping.suspect_leases(session, lease_seconds=60))
     with pytest.raises(LeaseLost):
         late.write()
     with pytest.raises(LeaseLost):
-        late.close(lambda session: leases.release_job(session, late.claim))
+        late.close(lambda session: attempts.release_job(session, late.claim))
     assert "late" not in str(in_sql(database, job_id))
     assert "late" not in str(in_redis(publisher, job_id))
 

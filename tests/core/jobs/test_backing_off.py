@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from core.errors import WeightworksError
-from core.jobs import leases, store
+from core.jobs import asking, attempts, leases, sweeping
 from core.jobs.claimable import retry_pause
 from core.jobs.database import Database, database_now
 from core.jobs.models.jobs import Job
@@ -20,7 +20,7 @@ HOUR = 3600.0
 def fail(database: Database, held: leases.Claim, retry_seconds: float) -> Status:
     with database.write() as session:
         error = WeightworksError("killed by signal 9")
-        return leases.fail_job(session, held, error, is_retryable=True, retry_seconds=retry_seconds)
+        return attempts.fail_job(session, held, error, is_retryable=True, retry_seconds=retry_seconds)
 
 
 def jump(database: Database, seconds: float) -> None:
@@ -33,9 +33,9 @@ def jump(database: Database, seconds: float) -> None:
         session.execute(update(Job).values(moved))
 
 
-def suspects(database: Database) -> list[leases.Suspect]:
+def suspects(database: Database) -> list[sweeping.Suspect]:
     with database.read() as session:
-        return leases.suspect_leases(session, lease_seconds=60)
+        return sweeping.suspect_leases(session, lease_seconds=60)
 
 
 def due(database: Database) -> list[str]:
@@ -70,7 +70,7 @@ def test_a_failed_attempt_is_followed_by_a_pause(database: Database) -> None:
 def test_who_pauses_resumes_or_retries_does_not_wait(database: Database) -> None:
     job_id = submit(database, max_attempts=2)
     fail(database, claim(database), retry_seconds=60)
-    for changes in ((store.pause_job, store.resume_job), (store.cancel_job, store.retry_job)):
+    for changes in ((asking.pause_job, asking.resume_job), (asking.cancel_job, asking.retry_job)):
         assert claim(database) is None
         for change in changes:
             with database.write() as session:
@@ -78,7 +78,7 @@ def test_who_pauses_resumes_or_retries_does_not_wait(database: Database) -> None
         held = claim(database)
         assert held.job_id == job_id
         with database.write() as session:
-            leases.release_job(session, held)
+            attempts.release_job(session, held)
         with database.write() as session:
             session.execute(update(Job).values(attempt=1, claimable_at=database_now() + 50))
 
@@ -89,7 +89,7 @@ def test_a_clock_that_jumps_keeps_no_job_waiting(database: Database, seconds: fl
     held = [claim(database), claim(database)]
     fail(database, held[1], retry_seconds=60)
     with database.write() as session:
-        leases.release_job(session, held[0])
+        attempts.release_job(session, held[0])
     jump(database, seconds)
     assert {claim(database).job_id, claim(database).job_id} == {fresh, failed}
 
@@ -107,6 +107,6 @@ def test_a_jump_makes_every_lease_suspect_and_a_renewal_clears_it(database: Data
     assert {one.job_id for one in suspects(database)} == {lost}
     for _ in range(2):
         with database.write() as session:
-            swept = leases.sweep_expired(session, seen)
+            swept = sweeping.sweep_expired(session, seen)
     assert (swept.requeued, get(database, living).status, get(database, lost).status) == ([], "running", "queued")
     assert [status for _, status in events_of(database, lost)] == ["queued", "running", "queued"]

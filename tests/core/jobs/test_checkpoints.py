@@ -9,7 +9,18 @@ from sqlalchemy.orm import Session
 
 from core.catalog import methods
 from core.errors import Conflict, NotFound
-from core.jobs import checkpoints, deletion, files, inputs, leases, permissions, store
+from core.jobs import (
+    asking,
+    checkpointing,
+    checkpoints,
+    deletion,
+    files,
+    inputs,
+    leases,
+    permissions,
+    publishing,
+    store,
+)
 from core.jobs.database import Database
 from core.jobs.models.jobs import Job
 from core.jobs.models.projects import Project
@@ -49,7 +60,7 @@ def start(session: Session, base: str, *, project_id: str = PROJECT, name: str |
 def add(database: Database, held: leases.Claim, step: int, *, is_epoch: bool = True) -> str:
     told = {"key": f"k-{held.job_id}-{step}", "step": step, "size": 1, "sha256": "s", "metrics": {}}
     with database.write() as session:
-        return leases.add_checkpoint(session, held, **told, is_epoch=is_epoch).id
+        return checkpointing.add_checkpoint(session, held, **told, is_epoch=is_epoch).id
 
 
 def test_a_checkpoint_stands_on_its_jobs_base_and_that_on_its(database: Database, tuning: leases.Claim) -> None:
@@ -68,7 +79,7 @@ def test_a_checkpoint_stands_on_its_jobs_base_and_that_on_its(database: Database
         assert isinstance(found.base, inputs.CheckpointInput)
         assert isinstance(found.base.base, inputs.FileInput)
         assert (found.checkpoint_id, found.base.checkpoint_id, found.base.base.file_id) == (second, first, base)
-        leases.succeed_job(session, tuning, files=[], metrics={}, lineage={})
+        publishing.succeed_job(session, tuning, files=[], metrics={}, lineage={})
     for remove in (
         lambda session: files.delete_file(session, PROJECT, base),
         lambda session: deletion.delete_checkpoint(session, PROJECT, tuning.job_id, first),
@@ -84,7 +95,7 @@ def test_who_starts_from_a_checkpoint_and_who_removes_it_wait_for_each_other(
 ) -> None:
     checkpoint = add(database, tuning, 1)
     with database.write() as session:
-        leases.succeed_job(session, tuning, files=[], metrics={}, lineage={})
+        publishing.succeed_job(session, tuning, files=[], metrics={}, lineage={})
         base = session.get_one(Job, tuning.job_id).spec["base"]
 
     def submit(session: Session) -> str:
@@ -101,7 +112,7 @@ def test_who_starts_from_a_checkpoint_and_who_removes_it_wait_for_each_other(
     made: list[str] = []
     assert isinstance(race(database, lambda session: made.append(submit(session)), remove), Conflict)
     with database.write() as session:
-        store.cancel_job(session, PROJECT, made[0])
+        asking.cancel_job(session, PROJECT, made[0])
     assert isinstance(race(database, remove, submit), NotFound)
 
 
@@ -117,18 +128,18 @@ def test_one_that_another_project_starts_from_outlives_those_that_are_kept(
     for step in range(2, 7):
         add(database, tuning, step)
     with database.write() as session:
-        assert [row.step for row in leases.latest_checkpoints(session, tuning.job_id)] == [6, 5, 4, 1]
-        store.cancel_job(session, OTHER, job_id)
+        assert [row.step for row in checkpointing.latest_checkpoints(session, tuning.job_id)] == [6, 5, 4, 1]
+        asking.cancel_job(session, OTHER, job_id)
     add(database, tuning, 7, is_epoch=False)
     with database.read() as session:
-        assert [row.step for row in leases.latest_checkpoints(session, tuning.job_id)] == [7, 6, 5, 4]
+        assert [row.step for row in checkpointing.latest_checkpoints(session, tuning.job_id)] == [7, 6, 5, 4]
         assert session.get(CheckpointPermission, "perm-1") is None
 
 
 def test_another_project_keeps_nothing_that_it_may_not_use(database: Database, tuning: leases.Claim) -> None:
     checkpoint = add(database, tuning, 1)
     with database.write() as session:
-        leases.succeed_job(session, tuning, files=[], metrics={}, lineage={})
+        publishing.succeed_job(session, tuning, files=[], metrics={}, lineage={})
         base = session.get_one(Job, tuning.job_id).spec["base"]
         (permission,) = permissions.permit(session, PROJECT, checkpoint, [OTHER])
         start(session, base, project_id=OTHER, name=checkpoint)  # is only called so

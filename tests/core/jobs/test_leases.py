@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from core.errors import Conflict, NotFound, WeightworksError
-from core.jobs import leases, store
+from core.jobs import asking, attempts, checkpointing, claiming, leases, publishing, store, sweeping
+from core.jobs.artifacts import Published
 from core.jobs.database import Database
-from core.jobs.events import EventId, NewEvent, as_row, list_events
+from core.jobs.events import EventId, NewEvent, as_row, insert_events, list_events
 from core.jobs.files import FINE_TUNE_RESULTS, STEP_METRICS
 from core.jobs.leases import LeaseLost
 from core.jobs.models.files import File
@@ -31,7 +32,7 @@ def submit(database: Database, *, needs: dict[str, str] | None = None, max_attem
 
 def claim(database: Database, *, owner: str = "worker-1", seconds: float = 60.0, devices=("auto", "cpu")):
     with database.write() as session:
-        return leases.claim_job(session, owner=owner, devices=devices, lease_seconds=seconds)
+        return claiming.claim_job(session, owner=owner, devices=devices, lease_seconds=seconds)
 
 
 def get(database: Database, job_id: str) -> Job:
@@ -45,9 +46,9 @@ def events_of(database: Database, job_id: str) -> list[tuple[str, str]]:
 
 
 def succeed(database: Database, held: leases.Claim) -> str:
-    file = leases.Published("model.safetensors", f"{held.job_id}/m", 3, "0" * 64, "application/octet-stream")
+    file = Published("model.safetensors", f"{held.job_id}/m", 3, "0" * 64, "application/octet-stream")
     with database.write() as session:
-        return leases.succeed_job(session, held, files=[file], metrics={"loss": 0.5}, lineage={})
+        return publishing.succeed_job(session, held, files=[file], metrics={"loss": 0.5}, lineage={})
 
 
 def test_claims_by_priority_then_age(database: Database) -> None:
@@ -85,16 +86,16 @@ def test_a_lost_lease_is_queued_again_and_the_late_writer_is_rejected(database: 
     late = claim(database, seconds=0.01)
     time.sleep(0.05)
     with database.write() as session:
-        assert leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60)).requeued == [job_id]
+        assert sweeping.sweep_expired(session, sweeping.suspect_leases(session, lease_seconds=60)).requeued == [job_id]
     held = claim(database, owner="worker-2")
     assert (held.job_id, held.attempt) == (job_id, 2)
     assert held.fence > late.fence
     for write in (
         lambda session: leases.renew_lease(session, late, lease_seconds=1, progress=None, metrics={}),
-        lambda session: leases.succeed_job(session, late, files=[], metrics={}, lineage={}),
-        lambda session: leases.fail_job(session, late, WeightworksError("late"), is_retryable=False),
-        lambda session: leases.release_job(session, late),
-        lambda session: leases.add_checkpoint(session, late, key="k", step=1, size=1, sha256="", metrics={}),
+        lambda session: publishing.succeed_job(session, late, files=[], metrics={}, lineage={}),
+        lambda session: attempts.fail_job(session, late, WeightworksError("late"), is_retryable=False),
+        lambda session: attempts.release_job(session, late),
+        lambda session: checkpointing.add_checkpoint(session, late, key="k", step=1, size=1, sha256="", metrics={}),
     ):
         with pytest.raises(LeaseLost), database.write() as session:
             write(session)
@@ -111,7 +112,7 @@ def test_attempts_are_bounded(database: Database) -> None:
         claim(database, seconds=0.01)
         time.sleep(0.05)
         with database.write() as session:
-            leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60))
+            sweeping.sweep_expired(session, sweeping.suspect_leases(session, lease_seconds=60))
     job = get(database, job_id)
     assert job.status is Status.FAILED
     assert job.error["code"] == "worker_lost"
@@ -121,15 +122,15 @@ def test_attempts_are_bounded(database: Database) -> None:
 def test_a_retryable_failure_uses_an_attempt_a_release_does_not(database: Database) -> None:
     job_id = submit(database, max_attempts=2)
     with database.write() as session:
-        leases.release_job(session, leases.claim_job(session, owner="w", devices=["auto"], lease_seconds=9))
+        attempts.release_job(session, claiming.claim_job(session, owner="w", devices=["auto"], lease_seconds=9))
     assert get(database, job_id).attempt == 0
     crash = WeightworksError("killed by signal 9")
     with database.write() as session:
-        held = leases.claim_job(session, owner="w", devices=["auto"], lease_seconds=9)
-        assert leases.fail_job(session, held, crash, is_retryable=True) is Status.QUEUED
+        held = claiming.claim_job(session, owner="w", devices=["auto"], lease_seconds=9)
+        assert attempts.fail_job(session, held, crash, is_retryable=True) is Status.QUEUED
     with database.write() as session:
-        held = leases.claim_job(session, owner="w", devices=["auto"], lease_seconds=9)
-        assert leases.fail_job(session, held, crash, is_retryable=True) is Status.FAILED
+        held = claiming.claim_job(session, owner="w", devices=["auto"], lease_seconds=9)
+        assert attempts.fail_job(session, held, crash, is_retryable=True) is Status.FAILED
     assert get(database, job_id).error["message"] == "killed by signal 9"
 
 
@@ -149,7 +150,7 @@ def test_a_failed_need_fails_the_whole_chain_at_once(database: Database) -> None
     grandchild = submit(database, needs={"base": student})
     held = claim(database)
     with database.write() as session:
-        leases.fail_job(session, held, WeightworksError("no"), is_retryable=False)
+        attempts.fail_job(session, held, WeightworksError("no"), is_retryable=False)
     for job_id, needed in ((student, teacher), (grandchild, student)):
         job = get(database, job_id)
         assert job.status is Status.FAILED
@@ -161,17 +162,17 @@ def test_a_failed_need_fails_the_whole_chain_at_once(database: Database) -> None
 def test_cancel_in_each_state(database: Database) -> None:
     job_id = submit(database)
     with database.write() as session:
-        assert store.cancel_job(session, PROJECT, job_id).status is Status.CANCELLED
+        assert asking.cancel_job(session, PROJECT, job_id).status is Status.CANCELLED
     with pytest.raises(Conflict, match="cancelled already"), database.write() as session:
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
     running = submit(database)
     held = claim(database)
     with database.write() as session:
-        store.cancel_job(session, PROJECT, running)
+        asking.cancel_job(session, PROJECT, running)
     with database.write() as session:
         assert leases.renew_lease(session, held, lease_seconds=9, progress=None, metrics={})
     with database.write() as session:
-        leases.cancel_running_job(session, held, files=[], metrics={})
+        publishing.cancel_running_job(session, held, files=[], metrics={})
     assert get(database, running).status is Status.CANCELLED
 
 
@@ -179,21 +180,21 @@ def test_a_lost_worker_does_not_lose_a_cancel(database: Database) -> None:
     job_id = submit(database)
     claim(database, seconds=0.01)
     with database.write() as session:
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
     time.sleep(0.05)
     with database.write() as session:
-        leases.sweep_expired(session, leases.suspect_leases(session, lease_seconds=60))
+        sweeping.sweep_expired(session, sweeping.suspect_leases(session, lease_seconds=60))
     assert get(database, job_id).status is Status.CANCELLED
 
 
 def test_retry_queues_again_only_what_failed_or_was_cancelled(database: Database) -> None:
     job_id = submit(database)
     with pytest.raises(Conflict, match="queued"), database.write() as session:
-        store.retry_job(session, PROJECT, job_id)
+        asking.retry_job(session, PROJECT, job_id)
     with database.write() as session:
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
     with database.write() as session:
-        store.retry_job(session, PROJECT, job_id)
+        asking.retry_job(session, PROJECT, job_id)
     assert claim(database).job_id == job_id
 
 
@@ -204,9 +205,9 @@ def test_the_newest_two_checkpoints_are_kept(database: Database) -> None:
     for step in (10, 20, 20, 30):
         with database.write() as session:
             told = {"key": f"step-{step}", "step": step, "size": 1, "sha256": "", "metrics": {}}
-            dropped += leases.add_checkpoint(session, held, **told).superseded
+            dropped += checkpointing.add_checkpoint(session, held, **told).superseded
     with database.read() as session:
-        kept: list[Checkpoint] = leases.latest_checkpoints(session, job_id)
+        kept: list[Checkpoint] = checkpointing.latest_checkpoints(session, job_id)
     assert [row.step for row in kept] == [30, 20]
     assert dropped == ["step-10"]
 
@@ -217,10 +218,10 @@ def test_the_newest_three_of_epochs_are_kept_besides(database: Database) -> None
     for step in range(1, 10):
         with database.write() as session:
             told = {"key": f"step-{step}", "step": step, "size": 1, "sha256": "", "metrics": {}}
-            added = leases.add_checkpoint(session, held, **told, is_epoch=step % 2 == 0)
+            added = checkpointing.add_checkpoint(session, held, **told, is_epoch=step % 2 == 0)
     with database.write() as session:
-        kept = {row.step: row.id for row in leases.latest_checkpoints(session, job_id)}
-        again = leases.add_checkpoint(session, held, key="new", step=8, size=1, sha256="", metrics={})
+        kept = {row.step: row.id for row in checkpointing.latest_checkpoints(session, job_id)}
+        again = checkpointing.add_checkpoint(session, held, key="new", step=8, size=1, sha256="", metrics={})
         row = session.get_one(Checkpoint, again.id)
         assert (row.key, row.is_epoch) == ("new", True)
     assert list(kept) == [9, 8, 6, 4]
@@ -230,7 +231,7 @@ def test_the_newest_three_of_epochs_are_kept_besides(database: Database) -> None
 
 def test_a_job_of_the_fine_tuning_api_gives_its_model_a_name_and_its_results_a_file(database: Database) -> None:
     files = [
-        leases.Published(path, f"k/{path}", 3, sha256 * 64, "text/csv")
+        Published(path, f"k/{path}", 3, sha256 * 64, "text/csv")
         for path, sha256 in (("model.safetensors", "0"), (STEP_METRICS, "1"))
     ]
     with database.write() as session:
@@ -242,7 +243,7 @@ def test_a_job_of_the_fine_tuning_api_gives_its_model_a_name_and_its_results_a_f
         held = claim(database)
         assert held.job_id == job_id
         with database.write() as session:
-            leases.succeed_job(session, held, files=files, metrics={}, lineage={})
+            publishing.succeed_job(session, held, files=files, metrics={}, lineage={})
     with database.read() as session:
         aliases = dict(session.execute(select(TrainedModel.job_id, TrainedModel.alias)).all())
         assert aliases == {native: None, asked: f"ft:llama:test:x:{asked.removeprefix('job-')}"}
@@ -264,7 +265,7 @@ def test_repeated_events_are_written_once(database: Database) -> None:
     rows = [as_row(job_id, held.fence, seq, NewEvent("log", f"line {seq}"), now=1.0) for seq in (2, 3)]
     for _ in range(2):
         with database.write() as session:
-            leases.insert_events(session, rows)
+            insert_events(session, rows)
     assert [place for place, _ in events_of(database, job_id)] == ["0-1", "1-1", "1-2", "1-3"]
 
 

@@ -28,11 +28,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, QuotaReached, QuotaUsedUp, WeightworksError
-from core.jobs import leases, quotas, store, webhooks
+from core.jobs import attempts, checkpointing, claiming, leases, publishing, quotas, store, sweeping, webhooks
+from core.jobs.artifacts import Published
 from core.jobs.claimable import LONGEST_RETRY_SECONDS
 from core.jobs.database import Database, database_now
-from core.jobs.events import NewEvent, as_row
-from core.jobs.leases import Claim, LeaseLost, Suspect
+from core.jobs.events import NewEvent, as_row, insert_events
+from core.jobs.leases import Claim, LeaseLost
 from core.jobs.models.base import Base
 from core.jobs.models.jobs import Attempt, Dependency, Event, Job
 from core.jobs.models.projects import Project
@@ -40,6 +41,7 @@ from core.jobs.models.webhooks import WebhookDelivery
 from core.jobs.models.workers import WorkerSlot
 from core.jobs.quotas import UNLIMITED
 from core.jobs.status import TERMINAL, TRANSITIONS, UNFINISHED, Asked, Status, WebhookEvent
+from core.jobs.sweeping import Suspect
 from core.jobs.waiting import Wait, WaitsFor, waits_of
 from core.jobs.workers import beat
 from core.spec import MethodSpec
@@ -253,7 +255,7 @@ class Life(RuleBasedStateMachine):
         rows, waits = self.rows(), self.waits()
         expected = rows.next_for(worker)
         with self.write() as session:
-            claim = leases.claim_job(session, owner=worker, devices=DEVICES[worker], lease_seconds=60)
+            claim = claiming.claim_job(session, owner=worker, devices=DEVICES[worker], lease_seconds=60)
         assert (claim and claim.job_id) == expected
         if claim is None:
             return
@@ -296,7 +298,7 @@ class Life(RuleBasedStateMachine):
         def renew(session: Session, claim: Claim) -> None:
             assert leases.renew_lease(session, claim, lease_seconds=60, progress=None, metrics={}) is asked
             seq = self.told[claim.job_id, claim.fence] + 1
-            leases.insert_events(session, [as_row(claim.job_id, claim.fence, seq, NewEvent("log"), now=0.0)])
+            insert_events(session, [as_row(claim.job_id, claim.fence, seq, NewEvent("log"), now=0.0)])
             self.told[claim.job_id, claim.fence] = seq
 
         self.attempt(pick, renew)
@@ -304,23 +306,25 @@ class Life(RuleBasedStateMachine):
     def checkpoint(self, pick: int) -> None:
         step = pick % 5
         told = {"key": f"k-{step}", "step": step, "size": 1, "sha256": "", "metrics": {}}
-        self.attempt(pick, lambda session, claim: leases.add_checkpoint(session, claim, **told))
+        self.attempt(pick, lambda session, claim: checkpointing.add_checkpoint(session, claim, **told))
 
     def succeed(self, pick: int) -> None:
-        file = leases.Published("m", "k", 1, "", "text/plain")
+        file = Published("m", "k", 1, "", "text/plain")
         ended = {"files": [file], "metrics": {}, "lineage": {}}
-        self.attempt(pick, lambda session, claim: leases.succeed_job(session, claim, **ended))
+        self.attempt(pick, lambda session, claim: publishing.succeed_job(session, claim, **ended))
 
     def end_cancelled(self, pick: int) -> None:
         """Only a trainer that was told to cancel ends so."""
         if self.rows().jobs[self.claim_at(pick).job_id].cancel_requested:
-            self.attempt(pick, lambda session, claim: leases.cancel_running_job(session, claim, files=[], metrics={}))
+            self.attempt(
+                pick, lambda session, claim: publishing.cancel_running_job(session, claim, files=[], metrics={})
+            )
 
     def fail(self, pick: int, is_retryable: bool, seconds: float) -> None:
         error, job = WeightworksError("died"), self.rows().jobs[self.claim_at(pick).job_id]
 
         def fail(session: Session, claim: Claim) -> tuple[Claim, Status]:
-            ended = leases.fail_job(session, claim, error, is_retryable=is_retryable, retry_seconds=seconds)
+            ended = attempts.fail_job(session, claim, error, is_retryable=is_retryable, retry_seconds=seconds)
             return claim, ended
 
         if found := self.attempt(pick, fail):
@@ -332,12 +336,12 @@ class Life(RuleBasedStateMachine):
 
     def release(self, pick: int) -> None:
         job = self.rows().jobs[self.claim_at(pick).job_id]
-        status = self.attempt(pick, leases.release_job)
+        status = self.attempt(pick, attempts.release_job)
         paused = Status.PAUSED if job.pause_requested else Status.QUEUED
         assert status in (None, Status.CANCELLED if job.cancel_requested else paused)
 
     def forgive(self, pick: int) -> None:
-        self.attempt(pick, leases.forgive_attempt)
+        self.attempt(pick, attempts.forgive_attempt)
 
     # What happens.
 
@@ -348,7 +352,7 @@ class Life(RuleBasedStateMachine):
         suspects = [Suspect(job.id, job.fence - is_stale, job.lease_expires_at or 0.0) for job in chosen.values()]
         for expected in (0 if is_stale else len(suspects), 0):
             with self.write() as session:
-                swept = leases.sweep_expired(session, suspects)
+                swept = sweeping.sweep_expired(session, suspects)
             assert len(swept.requeued) + len(swept.ended) == expected
 
     def pass_time(self, seconds: float) -> None:
@@ -462,13 +466,13 @@ class Life(RuleBasedStateMachine):
         while idle < len(DEVICES):
             worker = list(DEVICES)[idle]
             with self.write() as session:
-                claim = leases.claim_job(session, owner=worker, devices=DEVICES[worker], lease_seconds=60)
+                claim = claiming.claim_job(session, owner=worker, devices=DEVICES[worker], lease_seconds=60)
             if claim is None:
                 idle += 1
                 continue
             idle = 0
             with self.write() as session:
-                leases.succeed_job(session, claim, files=[], metrics={}, lineage={})
+                publishing.succeed_job(session, claim, files=[], metrics={}, lineage={})
         assert WaitsFor.FREE_WORKER not in {wait.what for wait in self.waits().values()}
 
 

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import select
 
 from core.errors import Conflict, NotFound
-from core.jobs import deletion, files, inputs, keys, leases, store, trained_models
+from core.jobs import asking, claiming, deletion, files, inputs, keys, publishing, store, trained_models
+from core.jobs.artifacts import Published
 from core.jobs.database import Database
 from core.jobs.details import details_of
-from core.jobs.events import NewEvent, as_row, each_data, list_events
+from core.jobs.events import NewEvent, as_row, each_data, insert_events, list_events
 from core.jobs.models.files import File
 from core.jobs.models.projects import ApiKey, Project
 from core.jobs.names import find_named
@@ -38,10 +39,10 @@ def submit(database: Database, dataset: str, *, needs: dict[str, str] | None = N
 
 def succeed(database: Database, job_id: str) -> str:
     with database.write() as session:
-        claim = leases.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
+        claim = claiming.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
         assert claim.job_id == job_id
-        file = leases.Published("model.safetensors", "k", 3, "0" * 64, "application/octet-stream")
-        return leases.succeed_job(session, claim, files=[file], metrics={}, lineage={})
+        file = Published("model.safetensors", "k", 3, "0" * 64, "application/octet-stream")
+        return publishing.succeed_job(session, claim, files=[file], metrics={}, lineage={})
 
 
 def test_a_file_stays_while_a_job_needs_it(database: Database) -> None:
@@ -124,7 +125,7 @@ def test_events_of_an_attempt_and_their_data(database: Database) -> None:
     job_id = submit(database, "file-1")
     events = [NewEvent("log", f"{index}", data={"attempt": 1 + index // 2}) for index in range(4)]
     with database.write() as session:
-        leases.insert_events(session, [as_row(job_id, 1, seq, event, now=0.0) for seq, event in enumerate(events, 1)])
+        insert_events(session, [as_row(job_id, 1, seq, event, now=0.0) for seq, event in enumerate(events, 1)])
     with database.read() as session:
         assert [event.message for event in list_events(session, job_id, types=["log"], attempt=2)] == ["2", "3"]
         assert [data["attempt"] for data in each_data(session, job_id, "log")] == [1, 1, 2, 2]
@@ -176,5 +177,5 @@ def test_an_expired_file_is_gone_unless_a_job_that_has_not_ended_needs_it(databa
         assert found["dataset"].file_id == needed.id
         assert inputs.rows_of(session, PROJECT, [gone.id, needed.id]).keys() == {needed.id}
     with database.write() as session:
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
     assert listed() == {kept.id}

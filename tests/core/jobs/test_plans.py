@@ -14,7 +14,23 @@ from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from benchmarks.service.rows import fill
-from core.jobs import deliveries, fetches, files, keys, leases, quotas, retention, store, trained_models, waiting
+from core.jobs import (
+    asking,
+    claiming,
+    deliveries,
+    fetches,
+    files,
+    keys,
+    leases,
+    pipelines,
+    publishing,
+    quotas,
+    retention,
+    store,
+    sweeping,
+    trained_models,
+    waiting,
+)
 from core.jobs.database import Database
 from core.jobs.details import details_of
 from core.jobs.events import EventId, list_events
@@ -91,10 +107,10 @@ def look(session: Session) -> Any:
 
 
 def finish(session: Session) -> None:
-    claim = leases.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
+    claim = claiming.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
     assert claim is not None
     leases.renew_lease(session, claim, lease_seconds=60, progress=None, metrics={})
-    leases.succeed_job(session, claim, files=[], metrics={}, lineage={})
+    publishing.succeed_job(session, claim, files=[], metrics={}, lineage={})
 
 
 def last_page(session: Session) -> None:
@@ -114,7 +130,7 @@ LISTS: dict[str, Callable[[Session], Any]] = {
     ),
     "files of a purpose": partial(files.list_files, project_id=PROJECT, purpose="base-model"),
     "models": partial(trained_models.list_models, project_id=PROJECT),
-    "pipelines": partial(store.list_pipelines, project_id=PROJECT),
+    "pipelines": partial(pipelines.list_pipelines, project_id=PROJECT),
     "events": partial(list_events, job_id=OLD, after=EventId(1, 500), limit=20),
     "newest events": partial(list_events, job_id=OLD, limit=20, newest_first=True),
     "events of a type": partial(list_events, job_id=OLD, types=["status"], limit=20),
@@ -123,7 +139,7 @@ OTHERS: dict[str, Callable[[Session], Any]] = {
     "who shows a key": partial(keys.find_keys, secrets=["ww-unknown"]),
     "a look at a waiting job": look,
     "a claim, a renewal, an end": finish,
-    "the sweeper's leases": partial(leases.suspect_leases, lease_seconds=60),
+    "the sweeper's leases": partial(sweeping.suspect_leases, lease_seconds=60),
     "the sweeper's wake-ups": partial(waiting.waiting_devices, older_than=5, limit=16),
     "quotas": partial(
         quotas.admit_jobs,
@@ -138,7 +154,7 @@ OTHERS: dict[str, Callable[[Session], Any]] = {
         deliveries.claim_due, seconds=30, limit=32, under_way={"proj-1": 4}, most_of_project=4
     ),
     "fetches that are lost": fetches.has_lost,
-    "a cancel": partial(store.cancel_job, project_id=PROJECT, job_id=QUEUED),
+    "a cancel": partial(asking.cancel_job, project_id=PROJECT, job_id=QUEUED),
 }
 
 
@@ -167,7 +183,7 @@ def test_a_lost_fetch_is_found_by_its_silence(large: Database) -> None:
 
 
 def test_the_claim_takes_the_first_of_an_index(large: Database) -> None:
-    claim = partial(leases.claim_job, owner="w", devices=("auto", "cpu"), lease_seconds=60)
+    claim = partial(claiming.claim_job, owner="w", devices=("auto", "cpu"), lease_seconds=60)
     told = [one for one in plans(large, claim).split("\n\n") if "LIMIT" in one and "lacks_weights" in one]
     assert len(told) == 2
     for one in told:
@@ -180,9 +196,9 @@ def test_jobs_that_lack_weights_cost_the_claim_nothing(large: Database) -> None:
     with Session(large.engine) as session:
         session.execute(text("UPDATE jobs SET lacks_weights = (1 = 1) WHERE project_id <> 'proj-1'"))
         session.flush()
-        claim = leases.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
+        claim = claiming.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
         assert claim is not None
         assert session.get_one(Job, claim.job_id).project_id == "proj-1"
         session.rollback()
-    told = plans(large, partial(leases.claim_job, owner="w", devices=("auto",), lease_seconds=60))
+    told = plans(large, partial(claiming.claim_job, owner="w", devices=("auto",), lease_seconds=60))
     assert re.search(r"lacks_weights=\?|NOT jobs.lacks_weights|lacks_weights = false", told), told

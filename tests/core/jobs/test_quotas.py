@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from core.errors import QuotaReached, QuotaUsedUp
-from core.jobs import deletion, quotas, retention, store
+from core.jobs import asking, deletion, quotas, retention
 from core.jobs.database import Database
 from core.jobs.models.jobs import Attempt
 from core.jobs.models.projects import Project
@@ -108,7 +108,7 @@ def test_deleting_a_job_does_not_give_its_gpu_seconds_back(database: Database) -
         for fence, device in enumerate(("cuda", "cpu", "cuda"), 1):
             span = {"started_at": now - 300, "ended_at": now - 200}
             session.add(Attempt(job_id=job_id, fence=fence, attempt=1, owner="w", device=device, **span))
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
         deletion.delete_job(session, PROJECT, job_id)
     with database.read() as session:
         assert quotas.gpu_seconds(session, PROJECT) == 200

@@ -11,9 +11,22 @@ import pytest
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, WeightworksError
-from core.jobs import deletion, files, inputs, leases, retention, store, uploads
+from core.jobs import (
+    asking,
+    attempts,
+    checkpointing,
+    deletion,
+    files,
+    inputs,
+    leases,
+    publishing,
+    retention,
+    store,
+    sweeping,
+    uploads,
+)
 from core.jobs.database import Database
-from core.jobs.events import NewEvent, as_row, list_events
+from core.jobs.events import NewEvent, as_row, insert_events, list_events
 from core.jobs.ids import new_id
 from core.jobs.models.jobs import Job
 from core.jobs.status import Status, UploadStatus
@@ -52,7 +65,7 @@ def new_job(session: Session, dataset: str = "file-1", *, needs: dict[str, str] 
 
 
 def fail(session: Session, held: leases.Claim) -> None:
-    leases.fail_job(session, held, WeightworksError("no"), is_retryable=False)
+    attempts.fail_job(session, held, WeightworksError("no"), is_retryable=False)
 
 
 def test_a_job_that_is_submitted_while_what_it_needs_fails_fails_too(database: Database) -> None:
@@ -71,19 +84,19 @@ def test_a_job_that_is_retried_while_what_it_needs_fails_again_fails_too(databas
     needed = submit(database, "file-1")
     dependent = submit(database, "file-1", needs={"teacher": needed})
     with database.write() as session:
-        store.cancel_job(session, PROJECT, needed)
-        store.retry_job(session, PROJECT, needed)
+        asking.cancel_job(session, PROJECT, needed)
+        asking.retry_job(session, PROJECT, needed)
     held = claim(database, needed)
     race(
         database,
-        lambda session: store.retry_job(session, PROJECT, dependent),
+        lambda session: asking.retry_job(session, PROJECT, dependent),
         lambda session: fail(session, held),
     )
     assert status_of(database, dependent) is Status.FAILED
 
 
 def succeed_with(session: Session, held: leases.Claim) -> None:
-    leases.succeed_job(session, held, files=[], metrics={}, lineage={})
+    publishing.succeed_job(session, held, files=[], metrics={}, lineage={})
 
 
 def lacks_weights(database: Database, job_id: str) -> bool:
@@ -172,13 +185,13 @@ def test_what_a_job_goes_on_from_is_not_collected_while_that_is_retried(database
         lambda session: retention.drop_checkpoints(session, job_id, days=-1),
         lambda session: deletion.delete_job(session, PROJECT, job_id),
     ):
-        answers.append(race(database, lambda session: store.retry_job(session, PROJECT, job_id), collect))
+        answers.append(race(database, lambda session: asking.retry_job(session, PROJECT, job_id), collect))
         with database.write() as session:
-            store.cancel_job(session, PROJECT, job_id)
+            asking.cancel_job(session, PROJECT, job_id)
     assert answers[0] == []
     assert isinstance(answers[1], Conflict)
     with database.read() as session:
-        assert len(store.list_checkpoints(session, job_id)) == 1
+        assert len(checkpointing.list_checkpoints(session, job_id)) == 1
 
 
 def test_an_upload_ends_once(database: Database) -> None:
@@ -221,7 +234,7 @@ def test_an_expired_file_is_not_collected_while_a_job_takes_it(database: Databas
     def use(session: Session) -> None:
         files.lock_file(session, PROJECT, file_id, param="dataset")
         new_job(session, file_id)
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
 
     assert race(database, use, lambda session: retention.delete_expired_file(session, file_id)) is None
 
@@ -232,15 +245,15 @@ def test_a_job_whose_lost_worker_is_writing_its_events_is_passed_over(database: 
     held = claim(database, job_id)
     said = [as_row(job_id, held.fence, 2, NewEvent("log", "the last words"), now=1.0)]
     with database.read() as session:
-        suspects = leases.held_leases(session)
+        suspects = sweeping.held_leases(session)
     swept = race(
         database,
-        lambda session: leases.insert_events(session, said),
-        lambda session: leases.sweep_expired(session, suspects, said),
+        lambda session: insert_events(session, said),
+        lambda session: sweeping.sweep_expired(session, suspects, said),
     )
     assert swept.requeued == []
     with database.write() as session:
-        assert leases.sweep_expired(session, suspects, said).requeued == [job_id]
+        assert sweeping.sweep_expired(session, suspects, said).requeued == [job_id]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -251,7 +264,7 @@ def test_no_batch_is_sent_as_a_pipeline(database: Database, monkeypatch: pytest.
     monkeypatch.setattr(psycopg.Cursor, "executemany", None)  # what opens pipelines
     with database.write() as session:
         lines = [as_row(held.job_id, held.fence, seq, NewEvent("log"), now=1.0) for seq in range(2, 2002)]
-        leases.insert_events(session, lines)
+        insert_events(session, lines)
         for job_id in jobs:
             session.get_one(Job, job_id).metrics = {"loss": 1.0}  # two UPDATEs at once
     with database.read() as session:

@@ -9,9 +9,24 @@ import pytest
 from sqlalchemy import select
 
 from core.errors import Conflict, NotFound
-from core.jobs import deletion, files, inputs, leases, retention, store, uploads
+from core.jobs import (
+    asking,
+    checkpointing,
+    claiming,
+    deletion,
+    files,
+    inputs,
+    leases,
+    pipelines,
+    publishing,
+    retention,
+    store,
+    uploads,
+)
+from core.jobs.artifacts import Published
 from core.jobs.database import Database
-from core.jobs.events import NewEvent, as_row, list_events
+from core.jobs.events import NewEvent, as_row, insert_events, list_events
+from core.jobs.idempotency import find_submission
 from core.jobs.ids import new_id
 from core.jobs.inputs import model_of_job
 from core.jobs.models.base import Base
@@ -43,7 +58,7 @@ def submit(
 
 def claim(database: Database, job_id: str) -> leases.Claim:
     with database.write() as session:
-        found = leases.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
+        found = claiming.claim_job(session, owner="w", devices=("auto",), lease_seconds=60)
     assert found.job_id == job_id
     return found
 
@@ -51,15 +66,15 @@ def claim(database: Database, job_id: str) -> leases.Claim:
 def add_checkpoint(database: Database, held: leases.Claim, step: int = 1, *, size: int = 1) -> str:
     key = f"jobs/{held.job_id}/{held.fence}/checkpoints/{step}"
     with database.write() as session:
-        leases.add_checkpoint(session, held, key=key, step=step, size=size, sha256="0" * 64, metrics={})
+        checkpointing.add_checkpoint(session, held, key=key, step=step, size=size, sha256="0" * 64, metrics={})
     return key
 
 
 def succeed(database: Database, held: leases.Claim, *, size: int = 1) -> str:
     key = f"jobs/{held.job_id}/{held.fence}/artifacts/m"
-    file = leases.Published("m", key, size, "0" * 64, "application/octet-stream")
+    file = Published("m", key, size, "0" * 64, "application/octet-stream")
     with database.write() as session:
-        return leases.succeed_job(session, held, files=[file], metrics={}, lineage={})
+        return publishing.succeed_job(session, held, files=[file], metrics={}, lineage={})
 
 
 def add_upload(database: Database, status: UploadStatus, *sizes: int) -> str:
@@ -106,7 +121,7 @@ def tables_of_jobs() -> list[Any]:
 def test_a_deleted_job_leaves_no_row_in_any_table(database: Database) -> None:
     file_id = add_file(database)
     with database.write() as session:
-        pipeline = store.create_pipeline(session, PROJECT, name=None)
+        pipeline = pipelines.create_pipeline(session, PROJECT, name=None)
     job_id = submit(database, file_id, pipeline=pipeline.id)
     held = claim(database, job_id)
     add_checkpoint(database, held)
@@ -117,7 +132,7 @@ def test_a_deleted_job_leaves_no_row_in_any_table(database: Database) -> None:
     with pytest.raises(Conflict, match="queued"), database.write() as session:
         deletion.delete_job(session, PROJECT, dependent)
     with database.write() as session:
-        store.cancel_job(session, PROJECT, dependent)
+        asking.cancel_job(session, PROJECT, dependent)
         deletion.delete_job(session, PROJECT, job_id)
         assert session.get(Pipeline, pipeline.id) is not None
     with database.read() as session:
@@ -138,7 +153,7 @@ def test_a_checkpoint_is_deleted_once_its_job_has_ended(database: Database) -> N
     held = claim(database, job_id)
     key = add_checkpoint(database, held)
     with database.read() as session:
-        (row,) = store.list_checkpoints(session, job_id)
+        (row,) = checkpointing.list_checkpoints(session, job_id)
     with pytest.raises(Conflict, match="running"), database.write() as session:
         deletion.delete_checkpoint(session, PROJECT, job_id, row.id)
     succeed(database, held)
@@ -165,7 +180,7 @@ def test_checkpoints_artifacts_and_events_go_by_the_age_of_a_jobs_end(database: 
         events = [NewEvent("metrics", data={"step": 1}), NewEvent("sample", data={"path": "a.png"}), NewEvent("log")]
         rows = [as_row(one.job_id, one.fence, seq, event, now=0.0) for seq, event in enumerate(events, 2)]
         with database.write() as session:
-            leases.insert_events(session, rows)
+            insert_events(session, rows)
     for job_id in (old, young):
         succeed(database, held[job_id])
     age(database, old, 10)
@@ -202,9 +217,9 @@ def test_an_old_model_stays_while_an_unfinished_job_starts_from_it(database: Dat
     with database.write() as session:
         assert retention.jobs_to_thin(session, Artifact, days=5) == [maker]
         assert retention.drop_artifacts(session, maker, days=5) == []
-        store.pause_job(session, PROJECT, dependent)
+        asking.pause_job(session, PROJECT, dependent)
         assert retention.drop_artifacts(session, maker, days=5) == []
-        store.cancel_job(session, PROJECT, dependent)
+        asking.cancel_job(session, PROJECT, dependent)
         assert len(retention.drop_artifacts(session, maker, days=5)) == 1
 
 
@@ -213,7 +228,7 @@ def test_many_events_go_in_pieces(database: Database) -> None:
     held = claim(database, job_id)
     rows = [as_row(job_id, held.fence, seq, NewEvent("log"), now=0.0) for seq in range(2, 11)]
     with database.write() as session:
-        leases.insert_events(session, rows)
+        insert_events(session, rows)
     succeed(database, held)
     with database.write() as session:
         counts = [retention.drop_events(session, job_id, days=-1, at_once=4)[0] for _ in range(4)]
@@ -232,7 +247,7 @@ def test_expired_files_go_but_not_under_an_unfinished_job(database: Database) ->
         assert retention.delete_expired_file(session, lasting) is None
         assert retention.delete_expired_file(session, gone) == "0" * 64
         assert retention.delete_expired_file(session, gone) is None
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
         assert retention.expired_files(session) == [needed]
 
 
@@ -248,8 +263,8 @@ def test_old_submissions_and_uploads_are_forgotten(database: Database) -> None:
     with database.write() as session:
         assert retention.drop_submissions(session, seconds=50) == 2
         assert retention.drop_submissions(session, seconds=50) == 0
-        assert store.find_submission(session, PROJECT, "key-0", "0") == "job-0"
-        assert store.find_submission(session, PROJECT, "key-100", "0") is None
+        assert find_submission(session, PROJECT, "key-0", "0") == "job-0"
+        assert find_submission(session, PROJECT, "key-100", "0") is None
         assert retention.drop_uploads(session, seconds=0) == 0
         for upload_id in (ended, pending):
             session.get_one(Upload, upload_id).expires_at = 1

@@ -12,7 +12,7 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound, WeightworksError
-from core.jobs import deliveries, leases, store, webhooks
+from core.jobs import asking, attempts, deliveries, publishing, store, sweeping, webhooks
 from core.jobs.database import Database
 from core.jobs.deliveries import PAUSES, Outcome, Try
 from core.jobs.ending import has_deliveries
@@ -60,7 +60,7 @@ def delivery(database: Database) -> Try:
     """One that is to be sent, taken."""
     job_id = submit(database, "file-1")
     with database.write() as session:
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
     (one,) = take(database)
     return one
 
@@ -78,17 +78,17 @@ def test_each_end_of_a_job_is_told_wherever_it_comes(database: Database) -> None
     cancelled = submit(database, "file-1")
     held = claim(database, cancelled)
     with database.write() as session:
-        store.cancel_job(session, PROJECT, cancelled)
+        asking.cancel_job(session, PROJECT, cancelled)
     assert len(told(database, endpoint)) == 1
     with database.write() as session:
-        leases.cancel_running_job(session, held, files=[], metrics={})
+        publishing.cancel_running_job(session, held, files=[], metrics={})
     ended(cancelled, "cancelled")
     failed = submit(database, "file-1")
     held = claim(database, failed)
     behind = submit(database, "file-1", needs={"teacher": failed})
     further = submit(database, "file-1", needs={"teacher": behind})
     with database.write() as session:
-        leases.fail_job(session, held, WeightworksError("no"), is_retryable=False)
+        attempts.fail_job(session, held, WeightworksError("no"), is_retryable=False)
         assert has_deliveries(session)
     for job_id in (failed, behind, further):
         ended(job_id, "failed")
@@ -96,7 +96,7 @@ def test_each_end_of_a_job_is_told_wherever_it_comes(database: Database) -> None
     for _ in range(3):
         claim(database, lost)
         with database.write() as session:
-            leases.sweep_expired(session, leases.held_leases(session))
+            sweeping.sweep_expired(session, sweeping.held_leases(session))
     ended(lost, "failed")
     assert told(database, endpoint) == expected
 
@@ -105,13 +105,13 @@ def test_a_retried_job_ends_again_and_a_paused_one_has_not_ended(database: Datab
     endpoint = add_endpoint(database)
     job_id = submit(database, "file-1")
     with database.write() as session:
-        store.pause_job(session, PROJECT, job_id)
+        asking.pause_job(session, PROJECT, job_id)
         assert not has_deliveries(session)
-        store.cancel_job(session, PROJECT, job_id)
-        store.retry_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
+        asking.retry_job(session, PROJECT, job_id)
     held = claim(database, job_id)
     with database.write() as session:
-        leases.fail_job(session, held, WeightworksError("no"), is_retryable=True)  # tried again: no end
+        attempts.fail_job(session, held, WeightworksError("no"), is_retryable=True)  # tried again: no end
     succeed(database, claim(database, job_id))
     assert told(database, endpoint) == [("job.cancelled", job_id), ("job.succeeded", job_id)]
 
@@ -149,7 +149,7 @@ def test_an_end_that_is_not_committed_tells_nothing(database: Database) -> None:
     endpoint = add_endpoint(database)
     held = claim(database, submit(database, "file-1"))
     with database.write() as session:
-        leases.succeed_job(session, held, files=[], metrics={}, lineage={})
+        publishing.succeed_job(session, held, files=[], metrics={}, lineage={})
         session.rollback()
     assert told(database, endpoint) == []
 
@@ -164,7 +164,7 @@ def test_an_end_costs_one_look_more_and_a_submission_none(database: Database) ->
     job_id = submit(database, "file-1")
     assert not [one for one in asked if "webhook" in one]
     with database.write() as session:
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
     assert len([one for one in asked if "webhook" in one]) == 1
 
 
@@ -210,7 +210,7 @@ def test_a_claim_that_ends_is_taken_by_another_and_the_first_is_not_believed(dat
     add_endpoint(database)
     job_id = submit(database, "file-1")
     with database.write() as session:
-        store.cancel_job(session, PROJECT, job_id)
+        asking.cancel_job(session, PROJECT, job_id)
     (lost,) = take(database, seconds=-1.0)  # it has ended already
     (later,) = take(database)
     assert later.delivery_id == lost.delivery_id
@@ -225,7 +225,7 @@ def test_no_two_processes_take_the_same(database: Database) -> None:
     for _ in range(24):
         job_id = submit(database, "file-1")
         with database.write() as session:
-            store.cancel_job(session, PROJECT, job_id)
+            asking.cancel_job(session, PROJECT, job_id)
     with ThreadPoolExecutor(6) as threads:
         taken = [one.delivery_id for some in threads.map(lambda _: take(database, limit=4), range(12)) for one in some]
     taken += [one.delivery_id for one in take(database)]
@@ -241,7 +241,7 @@ def test_one_project_has_only_so_many_under_way(database: Database) -> None:
         with database.write() as session:
             spec = MethodSpec(method="pca", dataset="file-1")
             job = store.create_job(session, project_id=project_id, spec=spec, max_attempts=1)
-            store.cancel_job(session, project_id, job.id)
+            asking.cancel_job(session, project_id, job.id)
     first = take(database, most_of_project=2, limit=3)
     assert [one.project_id for one in first] == [PROJECT, PROJECT]
     second = take(database, most_of_project=2, limit=3, under_way={PROJECT: 2})
@@ -298,7 +298,7 @@ def test_an_endpoint_goes_with_its_deliveries_and_a_job_that_ends_meanwhile_ends
         webhooks.delete_endpoint(session, PROJECT, endpoint)
 
     def end(session: Session) -> None:
-        leases.succeed_job(session, held, files=[], metrics={}, lineage={})
+        publishing.succeed_job(session, held, files=[], metrics={}, lineage={})
 
     for first, second in ((delete, end), (end, delete)):
         endpoint = add_endpoint(database)
