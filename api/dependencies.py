@@ -16,6 +16,7 @@ from api.checking import Checker
 from api.gathering import Gatherer
 from api.inspecting import Inspector
 from api.limiting import Buckets, network_of
+from api.measuring import Measurer
 from api.reading import EventReader
 from api.stopping import Stopping
 from api.trying_out.process import ServingProcess
@@ -51,6 +52,7 @@ class Server:
     inspector: Inspector
     fetcher: Fetcher
     checker: Checker
+    measurer: Measurer
     serving: ServingProcess
     stopping: Stopping
     sender: Sender

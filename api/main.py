@@ -25,6 +25,7 @@ from api.fetching import Fetcher
 from api.gathering import Gatherer
 from api.inspecting import Inspector
 from api.limiting import BURST_SECONDS, Buckets
+from api.measuring import Measurer
 from api.middleware import Surroundings
 from api.reading import EventReader
 from api.routes import (
@@ -157,6 +158,7 @@ def make_server(config: Settings) -> Server:
         inspector=Inspector(config),
         fetcher=Fetcher(),
         checker=Checker(config, database, storage),
+        measurer=Measurer(config, storage),
         serving=ServingProcess(config, storage),
         stopping=Stopping(),
         sender=Sender(database, config),
@@ -174,6 +176,7 @@ async def close_server(server: Server) -> None:
     server.inspector.close()  # a fetch may be waiting for it
     await run_in_threadpool(server.fetcher.join)
     server.checker.close()
+    server.measurer.close()
     server.serving.close()
     server.submissions.close()
     server.holders.close()

@@ -1,83 +1,64 @@
-"""A short real measurement for a preview: the job's first steps, in a process that knows no credentials."""
+"""Has a job's first steps made for a preview, by a process that knows no credentials; see core/measuring.py."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import asyncio
 import tempfile
-import threading
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
-from core.environment import learning_environment
-from core.errors import WeightworksError
+from api.readers import Readers
 from core.jobs.inputs import Input
 from core.placement import place_inputs
 from core.settings import Settings
 from core.spec import MethodSpec
 from core.storage import Storage
 
-ROOT = Path(__file__).parents[1]
 STEP_SECONDS = 2.0
-_one_at_a_time = threading.Lock()
 
 
-class FirstStepsError(WeightworksError):
-    """The job would fail as its first steps did: the error that it would end with."""
+class Measurer:
+    """Makes one measurement at a time, for two would slow each other; whose it is, projects take turns."""
 
-    status = 422
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self._settings, self._storage = settings, storage
+        self._readers = Readers("core.measuring", at_once=1)
+        self._turn = asyncio.Lock()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by project
+        self.close = self._readers.close
 
-    def __init__(self, details: Mapping[str, Any]) -> None:
-        super().__init__(details["message"], param=details["param"], code=details["code"])
-        self.problems = details.get("problems", [])
+    async def measure(self, project_id: str, spec: MethodSpec, found: Mapping[str, Input]) -> Mapping[str, Any] | str:
+        """What the first steps tell, as `core.measuring.Estimate` has it; or why they tell nothing.
 
+        Raises the InvalidSpec, InvalidData or TooLarge that the job would end with. Whoever waits holds no thread.
+        """
+        async with AsyncExitStack() as turns:
+            try:
+                async with asyncio.timeout(self._settings.preview_seconds):
+                    for turn in (self._turns.setdefault(project_id, asyncio.Lock()), self._turn):
+                        await turns.enter_async_context(turn)
+            except TimeoutError:
+                return "other previews are being measured: ask again"
+            return await self._readers.in_turn(self._measure, spec, found)
 
-def measure(
-    spec: MethodSpec, found: Mapping[str, Input], *, storage: Storage, settings: Settings
-) -> dict[str, Any] | str:
-    """What the first steps tell, as `core.measuring.Estimate` has it; or why they tell nothing.
-
-    Raises FirstStepsError.
-    """
-    limit = settings.preview_seconds
-    if not _one_at_a_time.acquire(timeout=limit):
-        return "other previews are being measured: ask again"
-    try:
-        with tempfile.TemporaryDirectory(prefix="preview-", dir=storage.incoming) as folder:
+    def _measure(self, spec: MethodSpec, found: Mapping[str, Input]) -> Mapping[str, Any] | str:
+        seconds = self._settings.preview_seconds
+        with tempfile.TemporaryDirectory(prefix="preview-", dir=self._storage.incoming) as folder:
             order = {
                 "spec": spec.model_dump(mode="json"),
-                "inputs": place_inputs(found, storage=storage, folder=Path(folder) / "inputs"),
+                "inputs": place_inputs(found, storage=self._storage, folder=Path(folder) / "inputs"),
                 "folder": folder,
-                "seconds": STEP_SECONDS,
-                "threads": settings.threads,
-                "max_unpacked_bytes": settings.max_unpacked_bytes,
+                "step_seconds": STEP_SECONDS,
+                "threads": self._settings.threads,
+                "max_unpacked_bytes": self._settings.max_unpacked_bytes,
+                "memory_bytes": None,  # CUDA asks for addresses without end
+                "seconds": seconds,
             }
-            return _asked(order, limit=limit)
-    finally:
-        _one_at_a_time.release()
-
-
-def _asked(order: Mapping[str, Any], *, limit: float) -> dict[str, Any] | str:
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "core.measuring"],
-            input=json.dumps(order),
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            cwd=ROOT,
-            env=learning_environment(os.environ),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"reading the data and making the first steps takes longer than {limit:g} seconds"
-    if done.returncode != 0:
-        last = done.stderr.strip().rpartition("\n")[2]
-        return f"the first steps failed: {last[:300]}"
-    answer: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
-    if "error" in answer:
-        raise FirstStepsError(answer["error"])
-    return answer
+            try:
+                told: Mapping[str, Any] | str = self._readers.ask(order, of="a preview")
+            except EOFError:
+                return f"reading the data and making the first steps crashes, or takes longer than {seconds:g} seconds"
+        return told

@@ -40,8 +40,8 @@ def serve(
 
     `idle_seconds`: without an order and a reader for so long, this ends too.
 
-    Every order says what it may take: `memory_bytes`, `seconds`. `answer`: what it found, as JSON can hold it; the
-    WeightworksErrors that it raises are told.
+    Every order says what it may take: `seconds`, and `memory_bytes`, null if as much as there is. `answer`: what it
+    found, as JSON can hold it; the WeightworksErrors that it raises are told.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a reader ended
@@ -74,6 +74,7 @@ def _fork(answer: Callable[[Order], Any], asked: socket.socket, orders: socket.s
         return
     try:
         die_with_parent(server)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # what is run here may ask how its own children ended
         orders.close()
         with asked.makefile("rb") as file:
             order = json.load(file)
@@ -89,14 +90,15 @@ def _fork(answer: Callable[[Order], Any], asked: socket.socket, orders: socket.s
         os._exit(0)  # not the interpreter's way out: nothing of the server's is to be undone here
 
 
-def _limit(*, memory_bytes: int, seconds: int) -> None:
+def _limit(*, memory_bytes: int | None, seconds: float) -> None:
     """Let this process take so much more memory, and end after so long whatever it is at."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("900")
-    limit_memory(memory_bytes)
+    if memory_bytes is not None:
+        limit_memory(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _answered(answer: Callable[[Order], Any], order: Order) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""Measures what a job would take: trains its first steps for real, in a process of its own: `python -m core.measuring`.
+"""Measures what a job would take: trains its first steps for real: `python -m core.measuring DESCRIPTOR`.
 
-The order comes as JSON on standard input: `spec`, `inputs` (as `core.placement` gives them), `folder`, `seconds`,
-`threads`, `max_unpacked_bytes`. The answer goes to standard output: an `Estimate`, or the error that the job would end
-with.
+See core/forking.py for how it is asked. An order has `spec`; `inputs`, as `core.placement` gives them; `folder`;
+`step_seconds`, for which steps are made; `threads`; and `max_unpacked_bytes`. The answer is an `Estimate`, or why there
+is none; what the job would end with is told as an error.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import resource
 import sys
 import time
@@ -21,11 +21,14 @@ import torch
 from core.catalog import read_spec
 from core.errors import WeightworksError
 from core.execution import train
+from core.forking import Order, serve
 from core.restoring import unpack_input
 from core.training.checkpoint import CheckpointFile
 from core.training.run import Control, Level, Request, Run
 from core.training.samples import Sample
+from core.warming import warm_up
 
+IDLE_SECONDS = 600.0
 LEAST_STEPS = 3  # the first is slower than the others: it is left out of the rate
 
 
@@ -103,20 +106,26 @@ def reckoned(begun: list[float], *, total: int | None, took: float, is_whole: bo
     return took + step * (total - (len(begun) - 1))
 
 
-def main() -> int:
-    """Measure what standard input asks for; answers the exit status, 0 also for an error that is told."""
-    order = json.load(sys.stdin)
+def _answer(order: Order) -> dict[str, Any] | str:
+    _be_silent()
     if order["threads"]:
         torch.set_num_threads(order["threads"])
     try:
         limit = order["max_unpacked_bytes"]
         inputs = {name: unpack_input(place, max_unpacked_bytes=limit) for name, place in order["inputs"].items()}
-        answer = asdict(measure(order["spec"], inputs, Path(order["folder"]), seconds=order["seconds"]))
-    except WeightworksError as error:
-        answer = {"error": error.as_dict()}
-    sys.stdout.write(f"\n{json.dumps(answer)}\n")
-    return 0
+        return asdict(measure(order["spec"], inputs, Path(order["folder"]), seconds=order["step_seconds"]))
+    except WeightworksError:
+        raise
+    except Exception as error:  # of the library that trains, or of this machine: a worker's may do better
+        return f"the first steps failed: {type(error).__name__}: {error}"[:300]
+
+
+def _be_silent() -> None:
+    """Keep what training prints out of the server's log."""
+    with open(os.devnull, "wb") as nowhere:
+        for descriptor in (1, 2):
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve(int(sys.argv[1]), _answer, warm_up=warm_up, idle_seconds=IDLE_SECONDS)

@@ -8,52 +8,21 @@ comes in, with two descriptors (control socket, output pipe), is a trainer to fo
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import json
 import os
 import selectors
 import signal
 import socket
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
-from core.errors import WeightworksError
 from core.processes import die_with_parent
 from worker.channel import Channel
 
 REQUEST_BYTES = 4096
 READY, FORKED, ENDED = "ready", "forked", "ended"
-
-# What training imports at its first use, or lazily, beyond what the methods themselves import.
-HEAVY = (
-    "torch._dynamo",  # by the first step of any optimizer
-    "matplotlib.backends.backend_agg",
-    "safetensors.torch",
-    "tokenizers",
-    "peft",
-    "onnx",
-    "ml_dtypes",
-    "encodings.cp437",  # by zipfile
-    "core.data.inspection",
-    "core.execution",
-    "worker.trainer",
-)
-LAZY = {
-    "transformers": (
-        "AutoModel",
-        "AutoTokenizer",
-        "AutoModelForImageClassification",
-        "AutoModelForSequenceClassification",
-        "BertForMaskedLM",
-        "BertForSequenceClassification",
-        "PreTrainedTokenizerFast",
-        "ViTForImageClassification",
-    )
-}
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -61,51 +30,12 @@ def main(descriptor: int, parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends them to all: the supervisor ends this one
         signal.signal(number, signal.SIG_IGN)
     die_with_parent(parent)
-    warm_up()
+    from core.warming import warm_up  # which takes a while: the process is safe from signals by now
+
+    warm_up("worker.trainer")
     server = ForkServer(Channel(socket.socket(fileno=descriptor)))
     server.channel.send({"type": READY, "has_gpu": _has_gpu(), "methods": _method_names()})
     server.serve()
-
-
-def warm_up() -> None:
-    """Import ahead of time. No thread of torch's and no device may be started here: neither survives a fork."""
-    _read_every_example()
-    for name in HEAVY:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    for name, attributes in LAZY.items():
-        module = importlib.import_module(name)
-        for attribute in attributes:
-            with contextlib.suppress(ImportError, AttributeError):
-                getattr(module, attribute)
-    _draw_a_picture()
-    gc.collect()
-    gc.freeze()  # so that the collector does not touch, and thereby copy, pages shared with the trainers
-
-
-def _read_every_example() -> None:
-    """Import every method, and have pydantic build what it validates specs with."""
-    from core.catalog import methods, read_spec
-
-    for method in methods().values():
-        named = {
-            **dict.fromkeys(["dataset", *method.example.files], "file-example"),
-            **dict.fromkeys(method.example.needs, "model-example"),
-        }
-        with contextlib.suppress(WeightworksError):
-            read_spec({**named, **method.example.spec})
-
-
-def _draw_a_picture() -> None:
-    """Have matplotlib find its fonts."""
-    from core.training.artifacts import write_curves
-    from core.training.history import History
-
-    history = History()
-    history.add(1, {"loss": 1.0})
-    history.add(2, {"loss": 0.5})
-    with tempfile.TemporaryDirectory() as folder:
-        write_curves(history, Path(folder) / "curves.png")
 
 
 def _has_gpu() -> bool:

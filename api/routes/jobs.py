@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from api import measuring, submission
+from api import submission
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.filtering import METADATA_PARAMETER, wanted_metadata
 from api.idempotency import Submitter
@@ -54,7 +54,7 @@ async def preview_job(
     verdict.enforce()
     told: Mapping[str, Any] | str = found
     if not isinstance(found, str):
-        told = await run_in_threadpool(measuring.measure, spec, found, storage=server.storage, settings=server.settings)
+        told = await server.measurer.measure(caller.project_id, spec, found)
     known = {"steps": submission.estimate_steps(spec, checked.profile)}
     nothing = dict.fromkeys(("memory_bytes", "artifact_bytes", "seconds", "device"))
     estimate = EstimateObject(
