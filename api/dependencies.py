@@ -33,8 +33,8 @@ from core.settings import Settings
 from core.storage import Storage
 
 if TYPE_CHECKING:
+    from api.answers.jobs import JobObject
     from api.fetching import Fetcher
-    from api.schemas import JobObject
     from api.submitting import Submission
 
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from weakref import WeakKeyDictionary
 
+from api.answers.events import event_object
 from api.dependencies import Server
-from api.presenting import event_object
 from core.jobs.events import EventId
 from core.jobs.models.jobs import Event
 from core.jobs.status import TERMINAL

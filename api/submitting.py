@@ -16,10 +16,9 @@ from sqlalchemy.orm import Session
 
 from api import submission
 from api.announcing import Announcer
+from api.answers.jobs import JobObject, job_objects
 from api.checking import UNCHECKED, Verdict
 from api.idempotency import Envelope
-from api.presenting import job_objects
-from api.schemas import JobObject
 from core.errors import NotFound, WeightworksError
 from core.jobs.database import AWAY, Database
 from core.jobs.events import added_events

@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from api.answers.numbers import finite
 from api.dependencies import Server
 from api.fine_tuning.schemas import FineTuningEventObject
 from api.live import DONE, follow
-from api.presenting import finite
 from core.errors import InvalidRequest
 from core.jobs.events import EventId
 from core.jobs.models.jobs import Event, Job

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.answers.jobs import progress_object
 from api.fine_tuning.requests import TASKS
 from api.fine_tuning.schemas import (
     DPOHyperparametersObject,
@@ -21,7 +22,6 @@ from api.fine_tuning.schemas import (
     SupervisedObject,
 )
 from api.fine_tuning.translating import GROUP_SIZE, field_in_its_words
-from api.presenting import progress_object
 from core.errors import WeightworksError
 from core.jobs.inputs import rows_of
 from core.jobs.models.jobs import Job

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.schemas import Answer
+from api.answers.answer import Answer
 from core.graders import Grader
 from core.jobs.status import Status
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
 from pydantic import Field
 
+from api.answers.answer import Answer, Deleted
+from api.answers.lists import ListOf, page_of
 from api.dependencies import Admin, PageDep, ServerDep
-from api.presenting import key_object, page_of
-from api.schemas import ApiKeyObject, Deleted, ListOf, NewApiKeyObject
 from core.errors import Conflict, Forbidden
 from core.jobs import keys
+from core.jobs.models.projects import ApiKey
 from core.jobs.status import Role
 from core.spec import Frozen
 
@@ -28,6 +31,24 @@ class NewApiKey(Frozen):
     )
 
 
+class ApiKeyObject(Answer):
+    """An API key, without the key."""
+
+    id: str
+    object: Literal["api_key"] = "api_key"
+    name: str
+    role: Role
+    project: str
+    hint: str
+    created_at: int
+
+
+class NewApiKeyObject(ApiKeyObject):
+    """An API key just made: the only time that `key` is shown."""
+
+    key: str
+
+
 @router.post("", status_code=201)
 def create_api_key(body: NewApiKey, caller: Admin, server: ServerDep) -> NewApiKeyObject:
     """Make a key. It is shown in this answer and never again."""
@@ -39,7 +60,7 @@ def create_api_key(body: NewApiKey, caller: Admin, server: ServerDep) -> NewApiK
             found = keys.project_named(session, body.project)
             project_id, project = found.id, found.name
         row, key = keys.create_key(session, project_id, name=body.name, role=body.role)
-    return NewApiKeyObject(**key_object(row, project=project).model_dump(), key=key)
+    return NewApiKeyObject(**_key_object(row, project=project).model_dump(), key=key)
 
 
 @router.get("")
@@ -47,7 +68,7 @@ def list_api_keys(caller: Admin, server: ServerDep, page: PageDep) -> ListOf[Api
     """The project's keys, without the keys themselves."""
     with server.database.read() as session:
         found = keys.list_keys(session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order)
-    return page_of([key_object(key, project=caller.project_name) for key in found], page)
+    return page_of([_key_object(key, project=caller.project_name) for key in found], page)
 
 
 @router.delete("/{key_id}")
@@ -58,3 +79,9 @@ def delete_api_key(key_id: str, caller: Admin, server: ServerDep) -> Deleted:
     with server.database.write() as session:
         keys.delete_key(session, caller.project_id, key_id)
     return Deleted(id=key_id, object="api_key", deleted=True)
+
+
+def _key_object(key: ApiKey, *, project: str) -> ApiKeyObject:
+    return ApiKeyObject(
+        id=key.id, name=key.name, role=key.role, project=project, hint=key.hint, created_at=key.created_at
+    )

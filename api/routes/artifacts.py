@@ -9,11 +9,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
+from api.answers.answer import Answer
+from api.answers.checkpoints import CheckpointObject, checkpoint_object
+from api.answers.events import SampleObject, sample_object
+from api.answers.lists import ListOf, page_of
 from api.archives import MEDIA_TYPE, send_archive
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep
 from api.downloads import BINARY, Download, Responses, documented, send
-from api.presenting import checkpoint_object, page_of, sample_object
-from api.schemas import ArtifactObject, ArtifactsObject, CheckpointObject, ListOf, SampleObject
 from core.errors import Conflict, NotFound
 from core.jobs import artifacts, checkpointing, store
 from core.jobs.events import EventId, get_event, list_events
@@ -31,6 +33,22 @@ TAR: Responses = {
     200: {"content": {MEDIA_TYPE: {"schema": BINARY}}},
     304: {"description": "It is the one that If-None-Match names."},
 }
+
+
+class ArtifactObject(Answer):
+    """A file that a job made."""
+
+    path: str
+    object: Literal["job.artifact"] = "job.artifact"
+    bytes: int
+    sha256: str
+    media_type: str
+
+
+class ArtifactsObject(ListOf[ArtifactObject]):
+    """All files that a job made; `first_id` and `last_id` are paths."""
+
+    bytes: int
 
 
 @router.get("/checkpoints")

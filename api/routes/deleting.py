@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from api.answers.answer import Deleted
 from api.dependencies import ServerDep, Writer
-from api.schemas import Deleted
 from core.jobs import deletion
 from core.storage import job_folder
 

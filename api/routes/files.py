@@ -12,12 +12,13 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from api import intake
+from api.answers.answer import Deleted
+from api.answers.files import FileObject, file_object
+from api.answers.lists import ListOf, page_of
 from api.contents import forget
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.downloads import Download, documented, send
-from api.presenting import file_object, page_of
 from api.purposes import Purposes
-from api.schemas import Deleted, FileObject, ListOf
 from api.uploads import Form, Received, receive
 from core.errors import InvalidRequest
 from core.jobs import files

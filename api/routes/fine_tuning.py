@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.answers.lists import ListOf, page_of
 from api.dependencies import Caller, LongPageDep, Page, Reader, Server, ServerDep, Writer
 from api.filtering import METADATA_PARAMETER, wanted_metadata
 from api.fine_tuning.creating import create_job
@@ -18,9 +19,7 @@ from api.fine_tuning.presenting import fine_tuning_job_objects
 from api.fine_tuning.requests import FineTuningRequest, JobRequest
 from api.fine_tuning.schemas import FineTuningEventObject, FineTuningJobObject
 from api.idempotency import Submitter
-from api.presenting import page_of
 from api.routes.watching import EVENT_STREAM, accepts
-from api.schemas import ListOf
 from core.errors import NotFound
 from core.jobs import asking, store
 from core.jobs.events import list_events

@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from api.checkpoint_answers import (
+from api.answers.answer import Deleted
+from api.answers.lists import ListOf, page_of
+from api.dependencies import Admin, Page, PageDep, Reader, ServerDep
+from api.fine_tuning.checkpoints import (
     FineTuningCheckpointObject,
     PermissionObject,
     checkpoint_object,
     permission_object,
 )
-from api.dependencies import Admin, Page, PageDep, Reader, ServerDep
-from api.presenting import page_of
 from api.routes.fine_tuning import fine_tuning_job
-from api.schemas import Deleted, ListOf
 from core.errors import NotFound
 from core.jobs import checkpointing, permissions
 from core.spec import Frozen

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 
+from api.answers.answer import Answer
 from api.dependencies import Reader
-from api.schemas import GraderErrors, GraderMetadata, GraderObject, GraderRunObject
 from core.graders import LONGEST, Grade, Grader, grade
 from core.spec import Frozen
 
@@ -31,6 +31,55 @@ class GraderToRun(Frozen):
         description="The answer: `sample.output_text`, and `sample.output_json` if it is JSON."
     )
     item: dict[str, Any] = Field(default_factory=dict, description="A line of a data set: the names in `item`.")
+
+
+class GraderObject(Answer):
+    """A grader that is sound."""
+
+    grader: Grader
+
+
+class GraderErrors(Answer):
+    """What kept an answer from being graded, in the fine-tuning API's words; most of it cannot happen here."""
+
+    formula_parse_error: Literal[False] = False
+    invalid_variable_error: bool = Field(description="The item has no such name.")
+    model_grader_parse_error: Literal[False] = False
+    model_grader_refusal_error: Literal[False] = False
+    model_grader_server_error: Literal[False] = False
+    model_grader_server_error_details: None = None
+    other_error: bool = Field(description="The formula has no value, as in a division by zero.")
+    other_error_details: str | None = Field(description="What was wrong, whichever of these it was.")
+    python_grader_runtime_error: Literal[False] = False
+    python_grader_runtime_error_details: None = None
+    python_grader_server_error: Literal[False] = False
+    python_grader_server_error_type: None = None
+    sample_parse_error: bool = Field(description="The answer is not JSON, or has no such name.")
+    truncated_observation_error: Literal[False] = False
+    unresponsive_reward_error: Literal[False] = False
+
+
+class GraderMetadata(Answer):
+    """How an answer was graded."""
+
+    name: str
+    type: str
+    errors: GraderErrors
+    execution_time: float = Field(description="Seconds.")
+    scores: dict[str, float] = Field(description="What each grader gave.")
+    sampled_model_name: None = None
+    token_usage: None = None
+
+
+class GraderRunObject(Answer):
+    """What a grader gave to an answer."""
+
+    reward: float
+    sub_rewards: dict[str, float] = Field(description="Of a multi grader: what each of its graders gave.")
+    metadata: GraderMetadata
+    model_grader_token_usage_per_model: dict[str, int] = Field(
+        default_factory=dict, max_length=0, description="No grader asks a model here."
+    )
 
 
 @router.post("/validate")

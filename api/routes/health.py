@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.answers.answer import Answer
 from api.dependencies import ServerDep
-from api.schemas import HealthObject
 
 router = APIRouter(tags=["health"])
+
+
+class HealthObject(Answer):
+    """Whether the server is well."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]
 
 
 @router.get("/healthz")

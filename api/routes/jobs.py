@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from api import submission
+from api.answers.answer import Answer
+from api.answers.jobs import JobObject, job_object, job_objects
+from api.answers.lists import ListOf, page_of
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.filtering import METADATA_PARAMETER, wanted_metadata
 from api.idempotency import Submitter
-from api.presenting import job_object, job_objects, page_of
-from api.schemas import EstimateObject, JobObject, ListOf, PreviewObject
 from api.submitting import Submission
 from core.catalog import job_spec
 from core.jobs import asking, store
@@ -28,6 +30,27 @@ else:
     SpecBody = Annotated[job_spec(), Body()]
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+class EstimateObject(Answer):
+    """What a job would take; null where it cannot be told beforehand."""
+
+    steps: int | None
+    memory_bytes: int | None = Field(description="Of the process on a CPU, of the device on a GPU, at its highest.")
+    artifact_bytes: int | None
+    seconds: float | None = Field(description="From the claim to the end, where nothing else runs beside it.")
+    device: str | None = Field(description="What the first steps were measured on.")
+    note: str | None = Field(description="Why something could not be told.")
+
+
+class PreviewObject(Answer):
+    """A job that was not submitted."""
+
+    object: Literal["job.preview"] = "job.preview"
+    spec: dict[str, Any]
+    profile: dict[str, Any]
+    estimate: EstimateObject
+    warnings: list[str] = Field(description="What the job would warn of as it begins.")
 
 
 @router.post("", status_code=202)

@@ -6,14 +6,16 @@ import inspect
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
+from pydantic import Field
 
+from api.answers.answer import Answer
+from api.answers.lists import ListOf
 from api.dependencies import Reader
 from api.downloads import BINARY, Responses, disposition
-from api.schemas import ExampleObject, ListOf, MethodObject
 from core.catalog import method_named, methods
 from core.errors import NotFound
 from core.registry import Method
@@ -21,6 +23,29 @@ from core.registry import Method
 router = APIRouter(prefix="/v1/methods", tags=["methods"])
 
 EXAMPLE: Responses = {200: {"content": {"application/octet-stream": {"schema": BINARY}}}}
+
+
+class ExampleObject(Answer):
+    """A job that runs as it is, once its data set is uploaded."""
+
+    spec: dict[str, Any] = Field(description="The spec, without `dataset` and the models that it needs.")
+    dataset: str = Field(description="Where its data set is to be had.")
+
+
+class MethodObject(Answer):
+    """A training method."""
+
+    id: str
+    object: Literal["method"] = "method"
+    summary: str
+    description: str
+    paper: str
+    reads: list[str] = Field(description="Kinds of data set it takes.")
+    opens_with: str = Field(description="What its artifacts open with.")
+    example: ExampleObject
+    example_files: dict[str, str] = Field(description="Where its further data sets are to be had, by field.")
+    example_needs: dict[str, ExampleObject] = Field(description="Jobs whose models the example needs, by field.")
+    spec_schema: dict[str, Any] = Field(description="JSON schema of its spec.")
 
 
 @router.get("")

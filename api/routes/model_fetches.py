@@ -7,9 +7,10 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import Field
 
+from api.answers.answer import Answer
+from api.answers.errors import ErrorObject, error_object
+from api.answers.lists import ListOf, page_of
 from api.dependencies import PageDep, Reader, ServerDep, Writer
-from api.presenting import error_object, page_of
-from api.schemas import Answer, ErrorObject, ListOf
 from core.jobs import fetches
 from core.jobs.models.files import ModelFetch
 from core.spec import Frozen

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from api.answers.answer import Deleted
+from api.answers.lists import ListOf, page_of
+from api.answers.models import ModelObject, checkpoint_model_object, model_object
 from api.dependencies import Reader, ServerDep, WholePageDep, Writer
-from api.presenting import checkpoint_model_object, model_object, page_of
 from api.routes.files import delete_file
-from api.schemas import Deleted, ListOf, ModelObject
 from core.errors import InvalidRequest
 from core.jobs import deletion, trained_models
 from core.jobs.models.files import File

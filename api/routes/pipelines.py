@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api import submission
+from api.answers.lists import ListOf, page_of
+from api.answers.pipelines import PipelineObject, pipeline_objects
 from api.checking import Verdict
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.idempotency import Envelope, Submitter, submit_once
-from api.presenting import page_of, pipeline_objects
-from api.schemas import ListOf, PipelineObject
 from core.catalog import job_spec
 from core.errors import WeightworksError
 from core.jobs import pipelines

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from api.answers.answer import Answer
+from api.answers.lists import ListOf, page_of
 from api.dependencies import Caller, PageDep, Reader, ServerDep, Writer, operator
-from api.presenting import page_of
-from api.schemas import ListOf, ProjectObject, QuotasObject, UsageObject
 from core.errors import NotFound
 from core.jobs import keys
 from core.jobs.models.projects import Project
@@ -33,6 +34,36 @@ class QuotaChanges(Frozen):
 
 
 NO_CHANGES = QuotaChanges()
+
+
+class QuotasObject(Answer):
+    """What a project may use."""
+
+    max_running_jobs: int | None
+    max_unfinished_jobs: int | None
+    max_stored_bytes: int | None
+    max_gpu_seconds: int | None
+
+
+class ProjectUsageObject(Answer):
+    """What a project uses."""
+
+    running_jobs: int
+    unfinished_jobs: int
+    stored_bytes: int
+    gpu_seconds: int = Field(description="In the last 30 days.")
+
+
+class ProjectObject(Answer):
+    """A project, its quotas, and how much of them it uses."""
+
+    id: str
+    object: Literal["project"] = "project"
+    name: str
+    created_at: int
+    quotas: QuotasObject = Field(description="Its own; null: the server's default; 0: no limit.")
+    limits: QuotasObject = Field(description="What holds for it; null: no limit.")
+    usage: ProjectUsageObject
 
 
 @router.get("")
@@ -83,5 +114,5 @@ def _project_object(session: Session, project: Project, settings: Settings) -> P
         created_at=project.created_at,
         quotas=QuotasObject(**{name: getattr(project, name) for name in limits}),
         limits=QuotasObject(**{name: limit or None for name, limit in limits.items()}),
-        usage=UsageObject(**asdict(usage_of(session, project.id))),
+        usage=ProjectUsageObject(**asdict(usage_of(session, project.id))),
     )

@@ -9,10 +9,10 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from api import intake, joining
+from api.answers.lists import ListOf, page_of
+from api.answers.uploads import PartObject, UploadObject, part_object, upload_object
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
-from api.presenting import page_of, part_object, upload_object
 from api.purposes import PurposeFor, Purposes
-from api.schemas import ListOf, PartObject, UploadObject
 from api.uploads import Form, Received, receive, safe_name
 from core.errors import TooLarge, WeightworksError
 from core.jobs import uploads

@@ -7,13 +7,16 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from api.answers.answer import Answer
+from api.answers.events import EventObject, event_object
+from api.answers.lists import ListOf, page_of
+from api.answers.numbers import finite_value
 from api.dependencies import Caller, Page, PageDep, Reader, Server, ServerDep
 from api.downloads import Responses
 from api.live import stream
-from api.presenting import event_object, finite_value, page_of
-from api.schemas import EventObject, ListOf, LogLine, MetricsObject, SeriesObject
 from api.series import as_csv, gather, thinned
 from core.jobs import store
 from core.jobs.events import EventId, each_data, list_events
@@ -32,6 +35,36 @@ EventTypes = Annotated[
     list[Literal["status", "message", "metrics", "checkpoint", "sample", "log"]],
     Query(description="Only events of these types."),
 ]
+
+
+class SeriesObject(Answer):
+    """One metric over the steps."""
+
+    name: str
+    points: int = Field(description="How many there are before downsampling.")
+    steps: list[int]
+    values: list[float | None]
+
+
+class MetricsObject(Answer):
+    """A job's metrics as series."""
+
+    object: Literal["job.metrics"] = "job.metrics"
+    job: str
+    downsampling: Literal["min_max"] | None = Field(
+        description="min_max: longer series were cut into stretches, and the extremes of each were kept."
+    )
+    series: list[SeriesObject]
+
+
+class LogLine(Answer):
+    """A line of the trainer's own output."""
+
+    id: str
+    object: Literal["job.log"] = "job.log"
+    attempt: int
+    created_at: float
+    line: str
 
 
 @router.get("/events", response_model=ListOf[EventObject], responses=EVENT_STREAM)

@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
+from api.answers.answer import Deleted
+from api.answers.lists import ListOf, page_of
 from api.dependencies import PageDep, Reader, ServerDep, Writer
-from api.presenting import page_of
-from api.schemas import Deleted, ListOf
 from api.webhooks.answers import (
     DeliveryObject,
     NewSecretObject,

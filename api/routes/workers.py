@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
+from pydantic import Field
 from sqlalchemy.orm import Session
 
+from api.answers.answer import Answer
+from api.answers.lists import ListOf, page_of
 from api.dependencies import Caller, Operator, PageDep, Reader, ServerDep
-from api.presenting import page_of
-from api.schemas import ListOf, WorkerObject
 from core.errors import NotFound
 from core.jobs import workers
 from core.jobs.models.jobs import Job
 from core.jobs.models.workers import WorkerSlot
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
+
+
+class WorkerObject(Answer):
+    """A slot of a worker: it trains one job at a time."""
+
+    id: str
+    object: Literal["worker"] = "worker"
+    host: str
+    has_gpu: bool
+    started_at: int
+    seen_at: int
+    drain_requested: bool
+    is_draining: bool = Field(description="It takes no new job.")
+    is_busy: bool
+    job: str | None = Field(description="The job it holds; null if that is another project's.")
 
 
 @router.get("")

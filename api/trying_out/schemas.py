@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.schemas import Answer
+from api.answers.answer import Answer
 
 FinishReason = Literal["stop", "length"]
 

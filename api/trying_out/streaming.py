@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.schemas import Answer
+from api.answers.answer import Answer
 from api.trying_out.completing import Told, chat_logprobs, text_logprobs
 from api.trying_out.process import Exchange, Message
 from api.trying_out.schemas import ChatChunk, ChunkChoice, Delta, TextChoice, TextCompletion, UsageObject

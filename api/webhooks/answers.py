@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.schemas import Answer
+from api.answers.answer import Answer
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.status import DeliveryStatus, WebhookEvent
 from core.jobs.webhooks import hint_of

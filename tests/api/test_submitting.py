@@ -13,9 +13,9 @@ from sqlalchemy import event, select, update
 from sqlalchemy.exc import OperationalError
 
 from api.announcing import Announcer
+from api.answers.jobs import JobObject
 from api.dependencies import Caller
 from api.idempotency import Envelope
-from api.schemas import JobObject
 from api.submitting import Submission, Submissions
 from core.catalog import read_spec
 from core.data.profile import Kind, Profile

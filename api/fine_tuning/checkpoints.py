@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from api.answers.answer import Answer
 from api.fine_tuning.events import metrics_in_its_words
-from api.schemas import Answer
 from core.jobs.models.jobs import Job
 from core.jobs.models.results import Checkpoint, CheckpointPermission
 from core.jobs.names import checkpoint_name

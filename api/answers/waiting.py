@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from api.schemas import NeededJob, WaitingObject
+from pydantic import Field
+
+from api.answers.answer import Answer
 from core.jobs.details import Details
 from core.jobs.models.jobs import Job
 from core.jobs.quotas import GPU_DAYS
@@ -13,6 +15,29 @@ from core.jobs.status import Status
 from core.jobs.waiting import COUNTED, Wait, WaitsFor
 
 WORKERS = {"auto": "any", "cpu": "any", "cuda": "gpu"}
+
+
+class NeededJob(Answer):
+    """A job whose weights another one takes."""
+
+    field: str
+    job: str
+    status: Status
+
+
+class WaitingObject(Answer):
+    """Why a queued job does not run yet."""
+
+    reason: str
+    what: WaitsFor = Field(description="What it waits for: the one thing that keeps it from running.")
+    until: int | None = Field(description="When the pause after its last attempt ends.")
+    limit: int | None = Field(description="What the quota allows that keeps it.")
+    position: int | None = Field(
+        description="Its place among all that could start; 1: it is next. Null far back, and if something keeps it."
+    )
+    ahead: list[str] = Field(description="The first of the project's own jobs that start before it.")
+    needs: list[NeededJob]
+    worker: str = Field(description="The device that it needs a worker for.")
 
 
 def waiting_object(job: Job, details: Details) -> WaitingObject | None:

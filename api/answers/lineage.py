@@ -7,13 +7,25 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from api.schemas import Origin
+from api.answers.answer import Answer
 from core.catalog import methods
 from core.jobs.details import Details
 from core.jobs.inputs import rows_of
 from core.jobs.models.files import File
 from core.jobs.models.jobs import Job
 from core.jobs.models.results import Checkpoint
+
+
+class Origin(Answer):
+    """Where a data set or a model comes from."""
+
+    file: str | None = None
+    filename: str | None = None
+    sha256: str | None = None
+    model: str | None = None
+    checkpoint: str | None = None
+    step: int | None = None
+    job: str | None = None
 
 
 def lineages_of(session: Session, jobs: Sequence[Job], details: Mapping[str, Details]) -> dict[str, dict[str, Origin]]:
