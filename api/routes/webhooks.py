@@ -29,7 +29,7 @@ from core.jobs.database import read_clock
 from core.jobs.ending import event_body
 from core.jobs.ids import new_id
 from core.jobs.models.webhooks import WebhookEndpoint
-from core.jobs.status import WebhookEvent
+from core.jobs.status import EndpointStatus, WebhookEvent
 from core.spec import Frozen
 
 router = APIRouter(tags=["webhooks"])
@@ -56,6 +56,7 @@ class WebhookEndpointChanges(Frozen):
     name: Name | None = Field(None, description="Whose it is, or what for.")
     url: Url | None = Field(None, description="Where events are posted from now on, also those that still wait.")
     event_types: Events | None = Field(None, description="All that is to be told of.")
+    status: EndpointStatus | None = Field(None, description="Whether it is told anything; a new address is.")
 
 
 NO_CHANGES = WebhookEndpointChanges()
@@ -127,7 +128,7 @@ async def change_webhook_endpoint(
     server: ServerDep,
     body: WebhookEndpointChanges = NO_CHANGES,
 ) -> WebhookEndpointObject:
-    """Change an endpoint's name, address, or what it is told of."""
+    """Change an endpoint's name, address, what it is told of, or whether it is told anything."""
     if body.url is not None:
         with server.sender.place(caller.project_id):
             await server.sender.reach.check(body.url)
@@ -141,6 +142,7 @@ async def change_webhook_endpoint(
                 name=body.name,
                 url=body.url,
                 event_types=body.event_types,
+                status=body.status,
             )
             return endpoint_object(changed)
 

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from api.answers.answer import Answer
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
-from core.jobs.status import DeliveryStatus, WebhookEvent
-from core.jobs.webhooks import hint_of
+from core.jobs.status import DeliveryStatus, EndpointStatus, WebhookEvent
+from core.jobs.webhooks import hint_of, status_of
 
 
 class WebhookEndpointObject(Answer):
@@ -23,6 +23,8 @@ class WebhookEndpointObject(Answer):
     url: str
     event_types: list[WebhookEvent]
     signing_secret_hint: str
+    status: EndpointStatus = Field(description="Disabled: it is told nothing, and what it was to be told is given up.")
+    failing_since: int | None = Field(description="When the first try failed since the last that did not.")
 
 
 class NewSecretObject(WebhookEndpointObject):
@@ -77,7 +79,9 @@ def new_secret_object(endpoint: WebhookEndpoint) -> NewSecretObject:
 
 def _told(endpoint: WebhookEndpoint) -> dict[str, Any]:
     names = ("id", "created_at", "updated_at", "name", "url", "event_types")
-    return {**{name: getattr(endpoint, name) for name in names}, "signing_secret_hint": hint_of(endpoint)}
+    failing_since = None if endpoint.failing_since is None else int(endpoint.failing_since)
+    shown = {"signing_secret_hint": hint_of(endpoint), "status": status_of(endpoint), "failing_since": failing_since}
+    return {**{name: getattr(endpoint, name) for name in names}, **shown}
 
 
 def delivery_object(delivery: WebhookDelivery) -> DeliveryObject:

@@ -142,7 +142,13 @@ class Sender:
 
     def _note(self, one: Try, outcome: Outcome) -> None:
         with self._database.write() as session:
-            deliveries.note_outcome(session, one, outcome, pause_factor=self._settings.webhook_pause_factor)
+            factor = self._settings.webhook_pause_factor
+            is_switched_off = deliveries.note_outcome(session, one, outcome, pause_factor=factor)
+        if is_switched_off:
+            log.warning(
+                "the webhook endpoint %s of %s is switched off: it has taken nothing for %g days",
+                *(one.endpoint_id, one.project_id, deliveries.FAILING_DAYS),
+            )
 
 
 def _give_back(places: Counter[str], project_id: str) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 from sqlalchemy import CursorResult, delete, exists, select, update
 from sqlalchemy.orm import Session
 
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.jobs.database import read_clock
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.pages import Order, page
 from core.jobs.status import DeliveryStatus
-from core.jobs.webhooks import get_endpoint, secrets_of
+from core.jobs.webhooks import get_endpoint, secrets_of, switch_off
 
 PAUSES = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 86_400.0)  # seconds before each try
+FAILING_DAYS = 5.0  # without a try that was taken: an endpoint of which another delivery is given up is switched off
 DROPPED_AT_ONCE = 5000
 
 
@@ -26,6 +27,7 @@ class Try:
     """A delivery that this process is to send now, and has until `claimed_until`, by the database's clock."""
 
     delivery_id: str
+    endpoint_id: str
     project_id: str
     url: str
     body: Mapping[str, Any]
@@ -69,25 +71,45 @@ def claim_due(
     return taken
 
 
-def note_outcome(session: Session, one: Try, outcome: Outcome, *, pause_factor: float = 1.0) -> None:
-    """Write down what came of a try, and when the next is due; nothing, if the delivery is someone else's by now."""
+def note_outcome(session: Session, one: Try, outcome: Outcome, *, pause_factor: float = 1.0) -> bool:
+    """Write down what came of a try, and when the next is due; nothing, if the delivery is someone else's by now.
+
+    Answers whether the endpoint was switched off: it was given up again, and has taken nothing for FAILING_DAYS.
+    """
+    endpoint = session.get(WebhookEndpoint, one.endpoint_id, with_for_update={"key_share": True})
     delivery = session.get(WebhookDelivery, one.delivery_id, with_for_update=True)
-    if delivery is None or (delivery.status, delivery.next_at) != (DeliveryStatus.PENDING, one.claimed_until):
-        return
+    if endpoint is None or delivery is None:
+        return False
+    if (delivery.status, delivery.next_at) != (DeliveryStatus.PENDING, one.claimed_until):
+        return False
     now = read_clock(session)
     delivery.tries += 1
     delivery.response_status, delivery.error = outcome.response_status, outcome.error
     delivery.next_at = now
     if outcome.error is None:
         delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, int(now)
-    elif delivery.tries >= len(PAUSES):
-        delivery.status = DeliveryStatus.FAILED
-    else:
+        endpoint.failing_since = None
+        return False
+    endpoint.failing_since = endpoint.failing_since or now
+    if delivery.tries < len(PAUSES):
         delivery.next_at += PAUSES[delivery.tries] * pause_factor
+        return False
+    delivery.status = DeliveryStatus.FAILED
+    has_failed_long = endpoint.failing_since <= now - FAILING_DAYS * 86400
+    if has_failed_long:
+        switch_off(session, endpoint)
+    return has_failed_long
 
 
 def retry_delivery(session: Session, project_id: str, endpoint_id: str, delivery_id: str) -> WebhookDelivery:
-    """Have a delivery sent again at once, whatever became of it, with all its tries before it; raises NotFound."""
+    """Have a delivery sent again at once, whatever became of it, with all its tries before it.
+
+    Raises NotFound, and Conflict where the endpoint is switched off.
+    """
+    if get_endpoint(session, project_id, endpoint_id).disabled_at is not None:
+        raise Conflict(
+            'the endpoint is switched off: switch it on first, with {"status": "enabled"}', code="endpoint_disabled"
+        )
     delivery = get_delivery(session, project_id, endpoint_id, delivery_id, should_lock=True)
     delivery.status, delivery.tries, delivery.next_at = DeliveryStatus.PENDING, 0, read_clock(session)
     delivery.response_status, delivery.error, delivery.delivered_at = None, None, None
@@ -139,7 +161,7 @@ def drop_deliveries(session: Session, *, days: float, at_once: int = DROPPED_AT_
 
 def _try(delivery: WebhookDelivery, endpoint: WebhookEndpoint, *, now: float, until: float) -> Try:
     secrets = tuple(secrets_of(endpoint, now=now))
-    return Try(delivery.id, endpoint.project_id, endpoint.url, delivery.body, until, secrets)
+    return Try(delivery.id, endpoint.id, endpoint.project_id, endpoint.url, delivery.body, until, secrets)
 
 
 def _due(now: float) -> tuple[Any, ...]:

@@ -20,8 +20,8 @@ def end_job(session: Session, job: Job, status: Status) -> None:
     job.status, job.finished_at = status, int(now)
     # Locked as a foreign key locks it: who deletes an endpoint waits for this, instead of making the job's end fail.
     wanted = select(WebhookEndpoint.id, WebhookEndpoint.event_types)
-    mine = wanted.where(WebhookEndpoint.project_id == job.project_id).with_for_update(read=True, key_share=True)
-    endpoints = session.execute(mine).all()
+    mine = wanted.where(WebhookEndpoint.project_id == job.project_id, WebhookEndpoint.disabled_at.is_(None))
+    endpoints = session.execute(mine.with_for_update(read=True, key_share=True)).all()
     for event in _events_of(job):
         body = event_body(event, job.id, created_at=int(now))
         for endpoint_id, types in endpoints:

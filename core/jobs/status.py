@@ -47,6 +47,13 @@ class WebhookEvent(StrEnum):
     CANCELLED = "job.cancelled"
 
 
+class EndpointStatus(StrEnum):
+    """Whether a webhook endpoint is told anything."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
 class DeliveryStatus(StrEnum):
     """Where a webhook's delivery is."""
 

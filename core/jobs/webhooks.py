@@ -6,7 +6,7 @@ import base64
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
@@ -14,7 +14,7 @@ from core.jobs.database import read_clock
 from core.jobs.ids import new_id
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.pages import Order, page
-from core.jobs.status import WebhookEvent
+from core.jobs.status import DeliveryStatus, EndpointStatus, WebhookEvent
 
 PREFIX = "whsec_"
 SECRET_BYTES = 30
@@ -77,16 +77,38 @@ def change_endpoint(
     name: str | None = None,
     url: str | None = None,
     event_types: Sequence[WebhookEvent] | None = None,
+    status: EndpointStatus | None = None,
 ) -> WebhookEndpoint:
-    """Set what is given; what is to be sent still goes to the new address. Raises NotFound."""
+    """Set what is given; what is to be sent still goes to the new address, which is switched on. Raises NotFound."""
     endpoint = get_endpoint(session, project_id, endpoint_id, lock={"key_share": True})
     wanted = {"name": name, "url": url, "event_types": None if event_types is None else _values(event_types)}
     changes = {key: value for key, value in wanted.items() if value not in (None, getattr(endpoint, key))}
     for key, value in changes.items():
         setattr(endpoint, key, value)
-    if changes:
+    wanted_status = status or (EndpointStatus.ENABLED if "url" in changes else status_of(endpoint))
+    if changes or wanted_status is not status_of(endpoint):
         endpoint.updated_at = int(read_clock(session))
+    if wanted_status is EndpointStatus.DISABLED:
+        switch_off(session, endpoint)
+    elif "url" in changes or endpoint.disabled_at is not None:
+        endpoint.disabled_at = endpoint.failing_since = None
     return endpoint
+
+
+def status_of(endpoint: WebhookEndpoint) -> EndpointStatus:
+    """Whether it is told anything."""
+    return EndpointStatus.ENABLED if endpoint.disabled_at is None else EndpointStatus.DISABLED
+
+
+def switch_off(session: Session, endpoint: WebhookEndpoint) -> None:
+    """Tell a locked endpoint nothing from now on, nor what it was still to be told."""
+    if endpoint.disabled_at is not None:
+        return
+    now = read_clock(session)
+    endpoint.disabled_at = int(now)
+    waiting = (WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.status == DeliveryStatus.PENDING)
+    given_up = {"status": DeliveryStatus.FAILED, "error": "the endpoint was switched off", "next_at": now}
+    session.execute(update(WebhookDelivery).where(*waiting).values(**given_up))
 
 
 def rotate_secret(session: Session, project_id: str, endpoint_id: str, *, should_keep_old: bool) -> WebhookEndpoint:

@@ -60,6 +60,8 @@ def upgrade() -> None:
         sa.Column("secret", sa.String(), nullable=False),
         sa.Column("old_secret", sa.String(), nullable=True),
         sa.Column("old_secret_until", sa.Double(), nullable=True),
+        sa.Column("failing_since", sa.Double(), nullable=True),
+        sa.Column("disabled_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_webhook_endpoints_project_id_projects"),

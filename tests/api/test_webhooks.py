@@ -106,6 +106,7 @@ def test_it_is_given_up_and_sent_again_by_hand_to_the_new_address(http: httpx.Cl
     shown = delivery(http, endpoint, "failed")
     assert (shown["tries"], shown["response_status"], shown["error"]) == (len(PAUSES), 503, "the answer was 503")
     assert len(receiver.at("status/503")) == len(PAUSES)
+    assert http.get(place).json()["failing_since"] >= shown["created_at"]
     http.post(place, json={"url": receiver.url("mended")}).raise_for_status()
     again = http.post(f"{place}/deliveries/{shown['id']}/retry").json()
     assert (again["status"], again["tries"], again["error"]) == ("pending", 0, None)
@@ -193,6 +194,12 @@ def test_an_endpoint_is_made_changed_listed_and_deleted(http: httpx.Client, rece
     assert http.post(place, json={}).json() == made
     changed = http.post(place, json={"name": "theirs", "event_types": TYPES}).json()
     assert changed == {**made, "name": "theirs", "event_types": TYPES, "updated_at": changed["updated_at"]}
+    off = http.post(place, json={"status": "disabled"}).json()
+    assert off == {**changed, "status": "disabled", "updated_at": off["updated_at"]}
+    assert cancelled_job(http)
+    assert http.get(f"{place}/deliveries").json()["data"] == []
+    changed = http.post(place, json={"url": receiver.url("c")}).json()
+    assert (changed["status"], changed["failing_since"]) == ("enabled", None)
     other = add_endpoint(http, receiver.url("b"))
     page = http.get("/v1/webhook_endpoints?limit=1").json()
     assert ([one["id"] for one in page["data"]], page["has_more"]) == ([other["id"]], True)

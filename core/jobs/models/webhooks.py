@@ -22,6 +22,8 @@ class WebhookEndpoint(Base):
     secret: Mapped[str]  # whsec_<base64>: signs what is sent, so it cannot be stored as a hash
     old_secret: Mapped[str | None]
     old_secret_until: Mapped[float | None]
+    failing_since: Mapped[float | None]  # the first try that failed since the last that did not
+    disabled_at: Mapped[int | None]  # when it was switched off: it is told nothing
     created_at: Mapped[int]
     updated_at: Mapped[int]
     __table_args__ = (Index("ix_webhook_endpoints_list", "project_id", "created_at", "id"),)

@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict, NotFound, WeightworksError
 from core.jobs import asking, attempts, deliveries, publishing, store, sweeping, webhooks
 from core.jobs.database import Database
-from core.jobs.deliveries import PAUSES, Outcome, Try
+from core.jobs.deliveries import FAILING_DAYS, PAUSES, Outcome, Try
 from core.jobs.ending import has_deliveries
 from core.jobs.models.projects import Project
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
-from core.jobs.status import DeliveryStatus, WebhookEvent
+from core.jobs.status import DeliveryStatus, EndpointStatus, WebhookEvent
 from core.spec import MethodSpec
 from tests.core.jobs.test_races import race
 from tests.core.jobs.test_retention import PROJECT, claim, submit, succeed
@@ -188,6 +188,45 @@ def test_pauses_grow_until_it_is_given_up(database: Database) -> None:
     assert (found.status, found.tries, found.response_status) == (DeliveryStatus.FAILED, 8, None)
     assert found.error == "no answer within 10 seconds"
     assert take(database) == []
+
+
+def give_up(database: Database, one: Try, *, failing_days: float) -> bool:
+    """Fail at the last try of a delivery, if so long nothing was taken; whether the endpoint is switched off."""
+    note(database, one, ANSWERED_500)
+    with database.write() as session:
+        found = session.get_one(WebhookDelivery, one.delivery_id)
+        found.next_at, found.tries = time.time() - 1, len(PAUSES) - 1
+        endpoint = session.get_one(WebhookEndpoint, one.endpoint_id)
+        assert endpoint.failing_since == pytest.approx(time.time(), abs=60)
+        endpoint.failing_since -= failing_days * 86400
+    (last,) = [again for again in take(database) if again.delivery_id == one.delivery_id]
+    with database.write() as session:
+        is_switched_off = deliveries.note_outcome(session, last, ANSWERED_500)
+        assert session.get_one(WebhookDelivery, one.delivery_id).error == ANSWERED_500.error
+    return is_switched_off
+
+
+def test_an_endpoint_that_takes_nothing_for_days_is_switched_off_until_it_is_switched_on(database: Database) -> None:
+    endpoint = add_endpoint(database)
+    assert not give_up(database, delivery(database), failing_days=FAILING_DAYS - 0.1)
+    note(database, delivery(database), DELIVERED)
+    failing, waiting = delivery(database), delivery(database)
+    assert give_up(database, failing, failing_days=FAILING_DAYS)
+    given_up = row(database, waiting.delivery_id)
+    assert (given_up.status, given_up.error) == (DeliveryStatus.FAILED, "the endpoint was switched off")
+    before = told(database, endpoint)
+    job_id = submit(database, "file-1")
+    with database.write() as session:
+        asking.cancel_job(session, PROJECT, job_id)
+        assert not has_deliveries(session)
+    assert told(database, endpoint) == before
+    with database.write() as session, pytest.raises(Conflict, match="switch it on"):
+        deliveries.retry_delivery(session, PROJECT, endpoint, waiting.delivery_id)
+    with database.write() as session:
+        webhooks.change_endpoint(session, PROJECT, endpoint, status=EndpointStatus.ENABLED)
+        deliveries.retry_delivery(session, PROJECT, endpoint, waiting.delivery_id)
+    assert [one.delivery_id for one in take(database)] == [waiting.delivery_id]
+    assert not give_up(database, delivery(database), failing_days=0)
 
 
 def test_what_was_delivered_is_sent_again_only_if_asked_for(database: Database) -> None:
