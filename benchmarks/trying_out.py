@@ -138,7 +138,7 @@ def _serving(core: int, folder: Path) -> Iterator[tuple[psutil.Process, Iterator
 
     def order(number: int) -> None:
         asked = {"messages": MESSAGES, "max_tokens": 1000, "sampling": {"temperature": 1.0}}
-        say(type="generate", id=number, model="smollm2", asked=asked)
+        say(type="generate", id=number, model="smollm2", project="ours", asked=asked)
 
     def tokens() -> Iterator[int]:
         number = 1

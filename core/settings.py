@@ -136,7 +136,12 @@ class Settings(BaseSettings):
     serving_idle_seconds: float = Field(
         600.0, gt=0, description="How long nobody may ask before the process that tries models out is ended."
     )
-    serving_queue: int = Field(16, ge=1, description="Answers that are written at once; more are refused for a while.")
+    serving_queue: int = Field(
+        32,
+        ge=1,
+        description="Answers that are written at once, and for a project as many as it leaves free; more are refused "
+        "for a while.",
+    )
     serving_tokens: int = Field(
         1024, ge=1, description="Most tokens of a chat's answer, where no other limit is asked."
     )

@@ -104,7 +104,7 @@ async def _ask(
     server: Server, caller: Caller, names: Sequence[str], orders: Sequence[Mapping[str, Any]], *, param: str = "model"
 ) -> Exchange:
     models = await run_in_threadpool(models_named, server, caller, names, param=param)
-    return await server.serving.ask(list(zip(models, orders, strict=True)))
+    return await server.serving.ask(caller.project_id, list(zip(models, orders, strict=True)))
 
 
 async def _unless_gone(request: Request, exchange: Exchange, answer: Awaitable[Found]) -> Found:

@@ -48,7 +48,8 @@ class Model:
 class Exchange:
     """What the process answers to orders that were given together: messages, each with the `order` that it answers."""
 
-    def __init__(self, process: ServingProcess, numbers: Sequence[int]) -> None:
+    def __init__(self, process: ServingProcess, project_id: str, numbers: Sequence[int]) -> None:
+        self.project_id = project_id
         self._process = process
         self._orders = {number: order for order, number in enumerate(numbers)}
         self._open = set(numbers)
@@ -93,7 +94,11 @@ class Running:
 
 
 class ServingProcess:
-    """At most one process; it takes at most `serving_queue` orders at once."""
+    """At most one process; it takes at most `serving_queue` orders at once, and of a project as many as it leaves free.
+
+    So nobody ever has the last places, and those who share them come to the same. Choudhury and Hahne 1998, Dynamic
+    queue length thresholds for shared-memory packet switches.
+    """
 
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self._settings = settings
@@ -107,30 +112,37 @@ class ServingProcess:
         self._idle: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    async def ask(self, orders: Sequence[tuple[Model, Mapping[str, Any]]]) -> Exchange:
+    async def ask(self, project_id: str, orders: Sequence[tuple[Model, Mapping[str, Any]]]) -> Exchange:
         """Give orders for models; raises TooManyRequests if too many are being answered, and Unavailable."""
-        limit = self._settings.serving_queue
-        if len(orders) > limit:
-            raise InvalidRequest(f"at most {limit} prompts or models can be asked at once: send them in parts")
-        if len(self._exchanges) + len(orders) > limit:
-            raise TooManyRequests(
-                f"too many answers are being written: at most {limit} at once; wait for some",
-                code="serving_busy",
-                retry_after=RETRY_SECONDS,
-            )
+        self._admit(project_id, len(orders))
         numbers = range(self._last_number + 1, self._last_number + 1 + len(orders))
         self._last_number = numbers[-1]
-        exchange = Exchange(self, numbers)
+        exchange = Exchange(self, project_id, numbers)
         self._exchanges |= dict.fromkeys(numbers, exchange)
         try:
             running = await self._started()
             for number, (model, order) in zip(numbers, orders, strict=True):
                 self._models[model.key] = model.found
-                _send(running, {**order, "id": number, "model": model.key})
+                _send(running, {**order, "id": number, "model": model.key, "project": project_id})
         except BaseException:
             exchange.close()
             raise
         return exchange
+
+    def _admit(self, project_id: str, count: int) -> None:
+        limit = self._settings.serving_queue
+        most = max(1, limit // 2)
+        if count > most:
+            raise InvalidRequest(f"at most {most} prompts or models can be asked at once: send them in parts")
+        free = limit - len(self._exchanges) - count
+        mine = count + sum(one.project_id == project_id for one in self._exchanges.values())
+        if free < 0 or mine > max(1, free):
+            raise TooManyRequests(
+                f"too many answers are being written: at most {limit} at once, and for a project as many as it leaves "
+                "free to others; wait for some",
+                code="serving_busy",
+                retry_after=RETRY_SECONDS,
+            )
 
     def cancel(self, numbers: Sequence[int]) -> None:
         """Have the process leave these orders."""

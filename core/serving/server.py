@@ -1,4 +1,4 @@
-"""Serves orders: each gets a step in turn, so that a long answer holds nobody up, and models are opened meanwhile."""
+"""Serves orders: a step for each project in turn, so that none holds another up, while models are opened."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 import traceback
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from core.serving.generation import Asked, Message, generate
 from core.serving.opening import Opened, language_model, open_model
 from core.serving.shelf import Shelf
 from core.serving.sizes import loading_bytes
+from core.serving.turns import Turn, Turns
 from core.training.memory import is_out_of_memory
 
 READING_SECONDS = 20.0  # of the CPU, which a prompt may take to become tokens
@@ -42,9 +42,9 @@ class Options:
 class Server:
     """Takes messages from a socket, a JSON object a line, and answers there.
 
-    It is sent `generate` and `embed` orders with an `id` and a `model`, `cancel` with an id, and `placed` or `failed`
-    with a model that it `wanted`. It answers what the order's steps say, and in the end `done` or an `error`; and
-    `closed` once it needs a model's folder no longer.
+    It is sent `generate` and `embed` orders with an `id`, a `model` and whose `project` it is; `cancel` with an id;
+    `placed` or `failed` with a model that it `wanted`. It answers what the order's steps say, and in the end `done` or
+    an `error`; and `closed` once it needs a model's folder no longer.
     """
 
     def __init__(self, connection: socket.socket, options: Options) -> None:
@@ -54,7 +54,7 @@ class Server:
         self._news: SimpleQueue[Message] = SimpleQueue()
         self._placed: SimpleQueue[Message] = SimpleQueue()
         self._waiting: dict[str, list[Message]] = {}  # orders by the model that is on its way
-        self._turns: deque[tuple[int, Iterator[list[Message]]]] = deque()
+        self._turns = Turns()
 
     def run(self) -> None:
         """Until the process ends with the other end of the socket."""
@@ -63,7 +63,7 @@ class Server:
         while True:
             self._hear()
             if self._turns:
-                self._step(*self._turns.popleft())
+                self._step(self._turns.take())
 
     def _listen(self) -> None:
         with self._connection.makefile("rb") as lines:
@@ -124,23 +124,23 @@ class Server:
                 self._say({"type": "error", "id": order["id"], "error": message["error"]})
 
     def _begin(self, order: Message, model: Opened) -> None:
-        self._turns.append((order["id"], steps_of(order, model)))
+        self._turns.put(Turn(order["project"], order["id"], steps_of(order, model)))
 
     def _cancel(self, number: int) -> None:
-        self._turns = deque(turn for turn in self._turns if turn[0] != number)
+        self._turns.drop(number)
         for orders in self._waiting.values():
             orders[:] = [order for order in orders if order["id"] != number]
 
-    def _step(self, number: int, steps: Iterator[list[Message]]) -> None:
+    def _step(self, turn: Turn) -> None:
         try:
-            for message in next(steps):
-                self._say({**message, "id": number})
+            for message in next(turn.steps):
+                self._say({**message, "id": turn.number})
         except StopIteration:
-            self._say({"type": "done", "id": number})
+            self._say({"type": "done", "id": turn.number})
         except Exception as error:
-            self._say({"type": "error", "id": number, "error": told(error)})
+            self._say({"type": "error", "id": turn.number, "error": told(error)})
         else:
-            self._turns.append((number, steps))
+            self._turns.put(turn)
 
     def _say(self, message: Mapping[str, Any]) -> None:
         self._connection.sendall(json.dumps(message).encode() + b"\n")

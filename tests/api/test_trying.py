@@ -331,14 +331,14 @@ def test_the_process_keeps_few_models_and_leaves_nothing_behind(
     wait_for(lambda: not list(serving_service.storage.incoming.glob("serving-*")))
 
 
-def test_who_leaves_frees_the_turn_and_too_many_are_sent_away(
-    http: httpx.Client, base: str, folders: dict[str, Path]
+def test_who_leaves_frees_the_turn_and_a_project_leaves_places_to_others(
+    serving_service: Service, http: httpx.Client, base: str, folders: dict[str, Path]
 ) -> None:
     end = transformers.AutoTokenizer.from_pretrained(folders["base"]).eos_token_id
     long = {"max_tokens": 900, "n": 16, "stream": True, "logit_bias": {str(end): -100}}
     body = {"model": base, "messages": MESSAGES, **long}
     with ExitStack() as streams:
-        for _ in range(QUEUE):
+        for _ in range(QUEUE // 2):  # as many as it leaves free to others
             stream = streams.enter_context(http.stream("POST", "/v1/chat/completions", json=body))
             read = stream.iter_lines()
             next(read)
@@ -346,6 +346,11 @@ def test_who_leaves_frees_the_turn_and_too_many_are_sent_away(
         refused = chat(http, base)
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) > 0
+        with serving_service.client(new_project(serving_service)) as other:
+            other.timeout = PATIENCE
+            theirs = upload(other, zipped(folders["base"]), name="tiny.zip", purpose="base-model")["id"]
+            assert chat(other, theirs).status_code == 200
+        assert chat(http, base).status_code == 429
     wait_for(lambda: chat(http, base).status_code == 200)
 
 
