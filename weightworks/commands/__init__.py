@@ -1,0 +1,1 @@
+"""What each of the commands does, a module a group of them."""
