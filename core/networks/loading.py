@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from core.errors import InvalidData
-from core.networks.gguf import forget_quantization, gguf_of
+from core.networks.gguf import forget_quantization, from_folder, gguf_of
 from core.networks.saving import is_network_config, load_network
 
 
@@ -40,9 +40,7 @@ def load_model(folder: str | Path) -> nn.Module:
     """
     folder = Path(folder)
     if gguf := gguf_of(folder):
-        language_model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True, **gguf
-        )
+        language_model: nn.Module = from_folder(transformers.AutoModelForCausalLM, folder, **gguf)
         forget_quantization(language_model)
         return language_model.eval()
     config = read_config(folder)

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from core.errors import InvalidData
-from core.networks.gguf import forget_quantization, gguf_of
+from core.networks.gguf import forget_quantization, from_folder, gguf_of
 from core.networks.masked_autoencoder import encoder_config
 
 MAX_TOKENS = 512
@@ -34,9 +34,7 @@ class Reading(NamedTuple):
 def open_config(folder: Path, *, param: str) -> Any:
     """The folder's configuration, of a masked autoencoder its encoder's; raises InvalidData, of field `param`."""
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True, **gguf_of(folder)
-        )
+        config = from_folder(transformers.AutoConfig, folder, **gguf_of(folder))
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise InvalidData(f"config.json cannot be used: {error!s:.300}", param=param) from None
     return encoder_config(config) if isinstance(config, transformers.ViTMAEConfig) else config
@@ -50,15 +48,14 @@ def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = 
     quantised ones of a GGUF file are read as what they stand for.
     """
     try:
-        network, info = getattr(transformers, auto_class).from_pretrained(
+        network, info = from_folder(
+            getattr(transformers, auto_class),
             folder,
             config=config or open_config(folder, param=param),
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
             **gguf_of(folder),
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -101,9 +98,7 @@ def open_reading(folder: Path, config: Any, *, param: str, at_most: int, positio
             param=param,
         )
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True, **gguf
-        )
+        tokenizer = from_folder(transformers.AutoTokenizer, folder, **gguf)
     except (ValueError, KeyError, OSError, ImportError) as error:
         raise InvalidData(f"the tokenizer cannot be opened: {error!s:.300}", param=param) from None
     if tokenizer.pad_token is None:

@@ -16,9 +16,9 @@ GGUF_COPIES = 2  # the tensors are made whole one after the other, and then give
 def loading_bytes(folder: Path) -> int:
     """Bytes that opening takes at its highest, in float32; raises InvalidData for headers that cannot be read."""
     if gguf := gguf_of(folder):
-        from gguf import GGUFReader  # for few models, and slow to import
+        from core.networks.gguf_reading import Reader  # for few models
 
-        reader = GGUFReader(folder / gguf["gguf_file"])
+        reader = Reader(folder / gguf["gguf_file"])
         return GGUF_COPIES * FLOAT32_BYTES * sum(int(tensor.n_elements) for tensor in reader.tensors)
     return FLOAT32_BYTES * sum(_parameters(path) for path in folder.glob("*.safetensors"))
 

@@ -18,6 +18,7 @@ from core.checking import open_base
 from core.data import examples
 from core.data.model_archive import inspect_model_archive, unpack_model_archive
 from core.errors import InvalidData
+from core.networks.pretrained import open_config, open_pretrained, open_tokenizer
 from core.registry import Example
 
 WIDTH, LAYERS, HEADS, INNER = 32, 1, 2, 64
@@ -50,6 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, vocabulary: list[str]) -> Pat
     writer.add_token_types([3] + [1] * (len(vocabulary) - 1))
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
+    writer.add_chat_template("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}")
     random = np.random.default_rng(0)
 
     def add(name: str, *shape: int) -> None:
@@ -106,6 +108,32 @@ def test_bare_or_in_a_zip_it_learns(tmp_path: Path, file: Path) -> None:
     kept = load_model(tmp_path / "base-bare").state_dict()
     name = "model.layers.0.mlp.down_proj.weight"
     torch.testing.assert_close(kept[name], found[0][name], atol=1e-3, rtol=0)
+
+
+def test_it_opens_as_transformers_opens_it(file: Path, tmp_path: Path) -> None:
+    """Which it is given the same file for, and all of gguf's own time."""
+    (tmp_path / "model.gguf").symlink_to(file)
+    config = open_config(tmp_path, param="base")
+    network: Any = open_pretrained(tmp_path, "AutoModelForCausalLM", param="base").network
+    tokenizer = open_tokenizer(tmp_path, network, param="base").tokenizer
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
+    whole = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
+    expected = transformers.AutoConfig.from_pretrained(tmp_path, gguf_file="model.gguf")
+    assert config.to_dict() == expected.to_dict()
+    assert tokenizer.chat_template == whole.chat_template is not None
+    assert tokenizer.get_vocab() == whole.get_vocab()
+    asked = whole("the other thé", return_tensors="pt")["input_ids"]
+    assert torch.equal(tokenizer("the other thé", return_tensors="pt")["input_ids"], asked)
+    with torch.no_grad():
+        assert torch.equal(network(asked).logits, theirs(asked).logits)
+
+
+@pytest.mark.parametrize("part", [0.05, 0.5, 0.95])
+def test_what_is_cut_short_is_told(part: float, file: Path, tmp_path: Path) -> None:
+    content = file.read_bytes()
+    (tmp_path / "model.gguf").write_bytes(content[: int(part * len(content))])
+    with pytest.raises(InvalidData):
+        open_pretrained(tmp_path, "AutoModelForCausalLM", param="base")
 
 
 def test_refuses_what_is_no_gguf(tmp_path: Path) -> None:
