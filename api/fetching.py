@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from sqlalchemy.orm import Session
 
 from api import intake
 from api.dependencies import Server
+from api.fetch_progress import TOTAL, beating
+from api.turns import LOOK_SECONDS, Turns
 from core.environment import hub_environment
 from core.errors import BeingFetched, NotFound, Unavailable, WeightworksError
 from core.forking import TOO_DEMANDING
@@ -32,7 +34,6 @@ from core.storage import refusal_of
 
 ROOT = Path(__file__).parents[1]
 AT_ONCE = 2
-BEAT_SECONDS, LOOK_SECONDS = 5.0, 0.2
 END_SECONDS = 10.0  # that the server waits, when it ends, for fetches that do not
 FRESH_SECONDS = 60  # a failure this young is told again, instead of trying again
 SOONEST, LATEST = 10, 60  # seconds after which a client is to ask again
@@ -65,10 +66,10 @@ class FetchError(WeightworksError):
 
 
 class Fetcher:
-    """Threads that have models fetched, two at once; each writes what comes of its fetch."""
+    """Threads that have models fetched, two at once, by projects in turn; each writes what comes of its fetch."""
 
     def __init__(self) -> None:
-        self._turns = threading.Semaphore(AT_ONCE)
+        self._turns = Turns(AT_ONCE)
         self._closing = threading.Event()
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()  # of the threads
@@ -108,7 +109,7 @@ class Fetcher:
         except Exception as failure:
             error = self._told(fetch, failure)
         with suppress(*AWAY), server.database.write() as session:
-            fetches.end_fetch(session, fetch.id, error=error)
+            fetches.fail_fetch(session, fetch.id, error)
 
     def _told(self, fetch: ModelFetch, failure: Exception) -> WeightworksError:
         if self._closing.is_set():  # whatever it looks like
@@ -119,31 +120,29 @@ class Fetcher:
         return refusal_of(failure) or WeightworksError("the server failed to fetch it; its log says more")
 
     def _fetch(self, server: Server, fetch: ModelFetch) -> None:
-        with _beating(server, fetch.id):
-            while not self._turns.acquire(timeout=LOOK_SECONDS):
-                self._refuse_when_closing()
-            ends_at = time.monotonic() + server.settings.hub_seconds
-            try:
-                with server.storage.incoming_file() as (archive, _):
-                    answer = self._ask(server, fetch, archive, ends_at)
-                    whole = intake.Whole(fetches.filename_of(fetch), BASE_MODEL, answer["bytes"], answer["sha256"])
-                    done = partial(_done, fetch.id)
-                    self._refuse_when_closing()
-                    intake.take_in(server, fetch.project_id, archive, whole, note=done)
-            finally:
-                self._turns.release()
+        folder = _folder(server, fetch)
+        with (
+            beating(server.database, fetch.id, folder),
+            self._turns.turn(fetch.project_id, check=self._refuse_when_closing),
+            server.storage.incoming_file() as (archive, _),
+        ):
+            answer = self._ask(server, fetch, folder, archive)
+            whole = intake.Whole(fetches.filename_of(fetch), BASE_MODEL, answer["bytes"], answer["sha256"])
+            done = partial(_done, fetch.id, answer["fetched"])
+            self._refuse_when_closing()
+            intake.take_in(server, fetch.project_id, archive, whole, note=done)
 
-    def _ask(self, server: Server, fetch: ModelFetch, archive: Path, ends_at: float) -> dict[str, Any]:
+    def _ask(self, server: Server, fetch: ModelFetch, folder: Path, archive: Path) -> dict[str, Any]:
         """What the process answers; it is ended where it takes too long, or the server ends."""
         settings = server.settings
-        model = hashlib.sha256(f"{settings.hub_url} {fetch.name}@{fetch.revision}".encode()).hexdigest()[:24]
-        folder = server.storage.incoming / f"hub-{model}"
+        ends_at = time.monotonic() + settings.hub_seconds
         order = {
             "name": fetch.name,
             "revision": fetch.revision,
             "url": settings.hub_url,
             "token": None if settings.hub_token is None else settings.hub_token.get_secret_value(),
             "folder": str(folder),
+            "total": str(folder / TOTAL),
             "archive": str(archive),
             "max_bytes": settings.max_upload_bytes,
             "parent": os.getpid(),
@@ -183,31 +182,18 @@ class Fetcher:
             raise _stopped()
 
 
-@contextmanager
-def _beating(server: Server, fetch_id: str) -> Iterator[None]:
-    """Say again and again that it is being fetched, until the block ends."""
-    is_over = threading.Event()
-
-    def beat() -> None:
-        while not is_over.wait(BEAT_SECONDS):
-            with suppress(*AWAY), server.database.write() as session:
-                fetches.keep_fetch(session, fetch_id)
-
-    thread = threading.Thread(target=beat, name=f"beat-{fetch_id}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
+def _folder(server: Server, fetch: ModelFetch) -> Path:
+    """Where a model's files are kept from try to try."""
+    model = hashlib.sha256(f"{server.settings.hub_url} {fetch.name}@{fetch.revision}".encode()).hexdigest()[:24]
+    return server.storage.incoming / f"hub-{model}"
 
 
 def _stopped() -> WeightworksError:
     return WeightworksError("the server was stopped: ask again", code="fetch_lost")
 
 
-def _done(fetch_id: str, session: Session, file: File) -> None:
-    fetches.end_fetch(session, fetch_id, file=file)
+def _done(fetch_id: str, fetched: int, session: Session, file: File) -> None:
+    fetches.complete_fetch(session, fetch_id, file, fetched=fetched)
 
 
 def _understood(answer: str) -> dict[str, Any]:

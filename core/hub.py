@@ -1,9 +1,10 @@
 """Fetches a model from a hub, in a process of its own: `python -m core.hub`.
 
 The order comes as JSON on standard input: `url` and `token` of the hub; `name` and `revision` of the model; `folder`,
-which is kept from try to try, so that a file that has come whole is not fetched again; `archive`, the zip to write;
-`max_bytes`; `parent`, the process to end with. The answer goes to standard output: `bytes`, `sha256` and `commit`, or
-`error`. Only the hub is asked, and whoever it redirects to for the files; the token goes to the hub alone.
+which is kept from try to try, so that a file that has come whole is not fetched again; `total`, a file that is to say
+how many bytes there are; `archive`, the zip to write; `max_bytes`; `parent`, the process to end with. The answer goes
+to standard output: how many bytes were `fetched`, the `commit`, and the archive's `bytes` and `sha256`; or `error`.
+Only the hub is asked, and whoever it redirects to for the files; the token goes to the hub alone.
 """
 
 from __future__ import annotations
@@ -55,12 +56,15 @@ def fetch(order: Mapping[str, Any]) -> dict[str, Any]:
         token = order["token"] or False
         commit, files = look(HfApi(endpoint=order["url"], token=token), name, order["revision"])
         chosen = choose(files, name=name, max_bytes=order["max_bytes"])
+        total = sum(files[path] for path in chosen)
+        folder.mkdir(exist_ok=True)
+        Path(order["total"]).write_text(str(total))
         patterns = [glob.escape(path) for path in chosen]
         asked = {"endpoint": order["url"], "token": token, "allow_patterns": patterns, "max_workers": AT_ONCE}
         snapshot_download(name, revision=commit, local_dir=folder, **asked)
         made = pack(folder, chosen, Path(order["archive"]))
         shutil.rmtree(folder)
-    return {"commit": commit, **made}
+    return {"commit": commit, "fetched": total, **made}
 
 
 @contextmanager

@@ -37,6 +37,8 @@ class FetchObject(Answer):
     revision: str
     status: Literal["fetching", "ready", "failed"]
     error: ErrorObject | None = Field(description="Why it could not, and what would help.")
+    bytes_fetched: int | None = Field(description="How much has come, with what an earlier try had fetched.")
+    bytes_total: int | None = Field(description="How much there is; null until the hub has told.")
     file: str | None = Field(description="The base model's file, once it is ready.")
     model: str | None = Field(description="What the model is called here, once it is ready.")
 
@@ -51,6 +53,8 @@ def fetch_object(fetch: ModelFetch) -> FetchObject:
         revision=fetch.revision,
         status=fetch.status,
         error=None if fetch.error is None else error_object(fetch.error),
+        bytes_fetched=fetch.bytes_fetched,
+        bytes_total=fetch.bytes_total,
         file=fetch.file_id,
         model=fetches.filename_of(fetch).removesuffix(".zip") if is_ready else None,
     )

@@ -125,25 +125,25 @@ def _silent(session: Session) -> tuple[Any, Any]:
     return ModelFetch.status == FETCHING, ModelFetch.seen_at < read_clock(session) - LOST_SECONDS
 
 
-def keep_fetch(session: Session, fetch_id: str) -> None:
-    """Say that it is still being fetched."""
+def keep_fetch(session: Session, fetch_id: str, progress: tuple[int, int] | None) -> None:
+    """Say that it is still being fetched, and how many bytes have come of how many, once that is known."""
     still = (ModelFetch.id == fetch_id, ModelFetch.status == FETCHING)
-    session.execute(update(ModelFetch).where(*still).values(seen_at=database_now()))
+    known = {} if progress is None else dict(zip(("bytes_fetched", "bytes_total"), progress, strict=True))
+    session.execute(update(ModelFetch).where(*still).values(seen_at=database_now(), **known))
 
 
-def end_fetch(
-    session: Session, fetch_id: str, *, file: File | None = None, error: WeightworksError | None = None
-) -> None:
-    """Say what came of it."""
-    told = None if error is None else error.as_dict()
-    status = FAILED if file is None else READY
-    values = {
-        "status": status,
-        "file_id": None if file is None else file.id,
-        "error": told,
-        "seen_at": database_now(),
-    }
-    session.execute(update(ModelFetch).where(ModelFetch.id == fetch_id).values(**values))
+def complete_fetch(session: Session, fetch_id: str, file: File, *, fetched: int) -> None:
+    """Say that it has come: so many bytes, which are a file now."""
+    _end(session, fetch_id, status=READY, file_id=file.id, error=None, bytes_fetched=fetched, bytes_total=fetched)
+
+
+def fail_fetch(session: Session, fetch_id: str, error: WeightworksError) -> None:
+    """Say why it has not come."""
+    _end(session, fetch_id, status=FAILED, error=error.as_dict())
+
+
+def _end(session: Session, fetch_id: str, **values: Any) -> None:
+    session.execute(update(ModelFetch).where(ModelFetch.id == fetch_id).values(**values, seen_at=database_now()))
 
 
 def drop_fetches(session: Session, *, days: float = KEPT_DAYS) -> int:

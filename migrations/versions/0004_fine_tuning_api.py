@@ -42,6 +42,8 @@ def upgrade() -> None:
         sa.Column("revision", sa.String(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("bytes_fetched", sa.BigInteger(), nullable=True),
+        sa.Column("bytes_total", sa.BigInteger(), nullable=True),
         sa.Column("file_id", sa.String(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=False),

@@ -76,6 +76,8 @@ def until_ended(client: httpx.Client, fetch_id: str) -> dict[str, Any]:
 def test_a_model_comes_with_what_it_needs_and_no_pickle(client: httpx.Client, hub: Hub) -> None:
     fetch = ended(client)
     assert (fetch["status"], fetch["error"], fetch["model"]) == ("ready", None, NAME), fetch
+    wanted = [content for path, content in model_files().items() if path.endswith((".json", ".safetensors"))]
+    assert fetch["bytes_fetched"] == fetch["bytes_total"] == sum(map(len, wanted))
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["name"]) == (fetch["file"], f"{NAME}.zip")
     assert client.get(f"/v1/models/{NAME}").json() == model
@@ -124,6 +126,10 @@ def test_what_a_try_has_fetched_the_next_does_not_fetch_again(client: httpx.Clie
     assert client.post("/v1/models", json={"name": NAME}).json()["id"] == fetch["id"]
     folder = service.folder / "storage" / "incoming"
     wait_for(lambda: [*folder.glob(f"hub-*/{first}")] and f"/{NAME}/{second}" in dict(hub.asked_of("files")))
+    told = wait_for(lambda: (going := client.get(f"/v1/model_fetches/{fetch['id']}").json())["bytes_total"] and going)
+    assert len(weights) < told["bytes_fetched"] < told["bytes_total"]
+    beside = sum(len(content) for path, content in files.items() if path.endswith(".json"))
+    assert told["bytes_total"] == beside + len(weights) + len(large_weights())
     (process,) = [one for one in service.api.process.children() if "core.hub" in one.cmdline()]
     assert TOKEN not in str(process.cmdline()) + str(process.environ())
     assert all(not name.startswith("WEIGHTWORKS_") for name in process.environ())

@@ -48,14 +48,16 @@ def hub() -> Iterator[Hub]:
 
 
 def order(hub: Hub, folder: Path, **changes: Any) -> dict[str, Any]:
-    paths = {"folder": str(folder / "kept"), "archive": str(folder / "model.zip")}
+    kept = folder / "kept"
+    paths = {"folder": str(kept), "total": str(kept / ".total"), "archive": str(folder / "model.zip")}
     return {"name": NAME, "revision": "main", "url": hub.url, "token": TOKEN, "max_bytes": 100, **paths, **changes}
 
 
 def test_the_archive_is_told_by_its_bytes_hash_and_commit(hub: Hub, tmp_path: Path) -> None:
     told = fetch(order(hub, tmp_path))
     content = (tmp_path / "model.zip").read_bytes()
-    assert told == {"commit": COMMIT, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    made = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert told == {"commit": COMMIT, "fetched": len(b"GGUF...") + len(b"{}"), **made}
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == hub.models[NAME]
     assert not (tmp_path / "kept").exists()

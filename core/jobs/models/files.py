@@ -74,6 +74,8 @@ class ModelFetch(Base):
     revision: Mapped[str]
     status: Mapped[str]  # fetching, ready, failed
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    bytes_fetched: Mapped[int | None]
+    bytes_total: Mapped[int | None]
     file_id: Mapped[str | None]
     created_at: Mapped[int]
     seen_at: Mapped[float]  # when whoever fetches it last said so: a fetch that is silent for long was lost

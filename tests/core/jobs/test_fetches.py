@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from core.errors import TooManyRequests
+from core.errors import TooManyRequests, WeightworksError
 from core.jobs import fetches, files
 from core.jobs.database import Database
 from core.jobs.models.files import File, ModelFetch
@@ -33,13 +33,13 @@ def test_a_fetch_that_is_silent_is_lost_and_one_that_has_come_is_found(database:
         session.flush()
         assert fetches.has_lost(session)
         fetches.fail_lost(session)
-        fetches.keep_fetch(session, lost.id)
+        fetches.keep_fetch(session, lost.id, (1, 2))
         session.refresh(lost)
         assert (lost.status, lost.error and lost.error["code"]) == ("failed", "fetch_lost")
         assert not fetches.has_lost(session)
         again = fetches.add_fetch(session, PROJECT, name="a/b", revision="main")
         file = add_base(session)
-        fetches.end_fetch(session, again.id, file=file)
+        fetches.complete_fetch(session, again.id, file, fetched=7)
         session.refresh(again)
         assert fetches.last_fetch(session, PROJECT, name="a/b", revision="main") is again
         assert (again.status, again.file_id) == ("ready", file.id)
@@ -59,7 +59,7 @@ def test_a_project_has_so_many_on_their_way_and_no_more(database: Database) -> N
             begin(session)
         assert begin(session, "a/0") == (made[0][0], False)
         assert begin(session, project_id=OTHER)[1]
-        fetches.end_fetch(session, made[0][0].id, file=add_base(session))
+        fetches.complete_fetch(session, made[0][0].id, add_base(session), fetched=7)
         session.expire_all()
         assert begin(session)[1]
 
@@ -74,10 +74,10 @@ def test_old_fetches_are_forgotten_but_those_whose_model_is_here(database: Datab
     with database.write() as session:
         ids = {name: begin(session, f"a/{name}")[0].id for name in ("failed", "young", "here", "gone", "going")}
         here, gone = add_base(session), add_base(session)
-        fetches.end_fetch(session, ids["failed"])
-        fetches.end_fetch(session, ids["young"])
-        fetches.end_fetch(session, ids["here"], file=here)
-        fetches.end_fetch(session, ids["gone"], file=gone)
+        fetches.fail_fetch(session, ids["failed"], WeightworksError("no"))
+        fetches.fail_fetch(session, ids["young"], WeightworksError("no"))
+        fetches.complete_fetch(session, ids["here"], here, fetched=7)
+        fetches.complete_fetch(session, ids["gone"], gone, fetched=7)
         session.delete(gone)
         session.flush()
         session.expire_all()
