@@ -89,10 +89,11 @@ class Supervisor:
         self._asked: Asked | None = None
         self._wanted: dict[str, Any] | None = None
         self._should_forgive = False
-        self._last_beat = self._heard_at = time.monotonic()
+        self._heard_at = time.monotonic()
+        self._last_beat = journal.lease_ends - settings.lease_seconds  # the claim
         self._beat_at = self._last_beat + settings.renew_seconds
         self._place_at = NEVER
-        self._weigh_at = self._last_beat
+        self._weigh_at = self._heard_at
         self._take: Mapping[str, Callable[[dict[str, Any]], None]] = {
             "wants": self._take_wants,
             "progress": self._take_progress,
@@ -107,6 +108,8 @@ class Supervisor:
 
     def watch(self) -> None:
         """Until the trainer has ended, and nothing of it is left. Raises LeaseLost."""
+        self.journal.insist(self.journal.open)
+        self.beat()  # to claim the job and to fork may have taken nearly as long as a lease
         self._tell(
             {
                 "type": "order",
@@ -122,7 +125,6 @@ class Supervisor:
         self._listen(self.errands, self.errands.finish)
         for drain in self._drains:
             self._listen(drain, self._start_draining)
-        self.journal.insist(self.journal.open)
         while self.trainer.status is None:
             for key, _ in self._selector.select(max(0.0, self._next_at() - time.monotonic())):
                 key.data()

@@ -32,8 +32,8 @@ class Sqlite:
     def start(self) -> None:
         """Nothing is to be started."""
 
-    def is_locked(self, job_id: str) -> bool:
-        """Whether someone keeps others from writing the job's row, or anything else, for longer than work takes."""
+    def is_locked(self, job_id: str | None = None) -> bool:
+        """Whether someone keeps others from writing, the job's row or anything else, for longer than work takes."""
         with contextlib.closing(sqlite3.connect(self.path, timeout=LOCKED_SECONDS, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -110,12 +110,16 @@ class PostgreSql:
         for process in self.processes():
             process.resume()
 
-    def is_locked(self, job_id: str) -> bool:
-        """Whether someone keeps others from writing the job's row for longer than work takes."""
+    def is_locked(self, job_id: str | None = None) -> bool:
+        """Whether someone keeps others from writing the job's row, or any of a worker's, for longer than work takes."""
+        everything = "LOCK TABLE projects, jobs, workers IN EXCLUSIVE MODE"
         with psycopg.connect(self.url) as connection:
             connection.execute(f"SET lock_timeout = {int(1000 * LOCKED_SECONDS)}")
             try:
-                connection.execute("SELECT id FROM jobs WHERE id = %s FOR UPDATE", [job_id])
+                if job_id is None:
+                    connection.execute(everything)
+                else:
+                    connection.execute("SELECT id FROM jobs WHERE id = %s FOR UPDATE", [job_id])
             except psycopg.errors.LockNotAvailable:
                 connection.rollback()
                 return True

@@ -71,6 +71,12 @@ class WatchedJob:
         """What its events say."""
         return [event.message for event in self.events() if event.type != "log"]
 
+    def story(self) -> str:
+        """What became of it, in its own words."""
+        return f"{self.id}: " + " | ".join(
+            f"{event.fence}-{event.seq} {event.message}" for event in self.events("status", "message")
+        )
+
     def is_ahead_of_sql(self) -> bool:
         """Whether the watcher has seen an event that SQL does not have yet."""
         seen, stored = self.watcher.events[-1:], self.events()[-1:]

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from core.queue import make_app
 from core.storage import DiskStorage
 from tests.faults.databases import make_database
 from tests.faults.disks import Disks
-from tests.faults.parts import PATIENCE, Apis, Redis, Worker, environment_of, is_alive, until
+from tests.faults.parts import PATIENCE, Apis, Redis, Worker, environment_of, is_alive, suspended, until
 
 ADMIN_KEY = "ww-the-admin-key-of-the-fault-matrix"
+STIR_SECONDS = 0.05  # for what was stopped in the midst of a transaction to end it
 STACK = "FAULTS_STACK"  # in the environment of our workers, and of all that they start
 SETTINGS = {
     "LEASE_SECONDS": "4",
@@ -56,6 +57,7 @@ class Stack:
         self.redis = Redis()
         self.disks = Disks(folder)
         self.skipped: dict[str, str] = {}  # faults that cannot be made here, and why
+        self.stories: dict[str, list[str]] = {}  # what the jobs said of faults that violated something
         self.server = make_database(kind, self.disks.database)
         self.database = Database(self.server.url)
         self.storage = DiskStorage(self.disks.storage)
@@ -124,6 +126,20 @@ class Stack:
         worker = Worker(ours, self.folder, f"worker-{self._started_workers}")
         self.workers.append(worker)
         return worker
+
+    @contextlib.contextmanager
+    def stopped(self, *workers: Worker) -> Iterator[None]:
+        """SIGSTOP to all of these workers until the block ends, while none of them holds a lock that others need.
+
+        One stopped in the midst of a claim keeps all others from claiming until the database ends its transaction;
+        with SQLite, from writing anything, and no one can help it.
+        """
+        while True:
+            with suspended(*(process for worker in workers for process in worker.family())):
+                if not self.server.is_locked():
+                    yield
+                    return
+            time.sleep(STIR_SECONDS)
 
     def close(self) -> None:
         """End everything."""

@@ -14,7 +14,7 @@ from core.queue import LOOK, QUEUES
 from tests.faults.databases import PostgreSql
 from tests.faults.jobs import WatchedJob
 from tests.faults.parts import suspended
-from tests.faults.rows import row_03_redis, row_05_database
+from tests.faults.rows import row_03_redis, row_05_database, row_08_drained
 from tests.faults.rows.row_15_damaged import flip_last_byte
 from tests.faults.stack import Stack
 
@@ -78,8 +78,7 @@ def drain(stack: Stack, job: WatchedJob, chance: random.Random) -> None:
 
 @strike("SIGTERM to every process of the worker", weight=2)
 def drain_all(stack: Stack, job: WatchedJob, chance: random.Random) -> None:
-    for process in job.worker().family():
-        process.terminate()
+    row_08_drained.terminate_all(job.worker())
 
 
 @strike("SIGTERM, then kill -9 of the worker", weight=1)

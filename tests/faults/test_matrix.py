@@ -18,4 +18,4 @@ def test_survives(fault: Fault, stack: Stack, found: dict[str, list[Violation]])
     violations = found[fault.id]
     if reason := stack.skipped.get(fault.id):
         pytest.skip(reason)
-    assert not violations, "\n".join([*map(str, violations), stack.logs()])
+    assert not violations, "\n".join([*map(str, violations), *stack.stories[fault.id], stack.logs()])

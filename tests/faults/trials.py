@@ -175,7 +175,10 @@ def run_fault(fault: Fault, stack: Stack, references: References) -> list[Violat
     except Exception:
         trial.violations.append(Violation(WRONG_STATE, f"the fault went wrong: {traceback.format_exc()}"))
     stack.mend()
-    return [*trial.violations, *invariants.check(stack, trial.jobs)]
+    found = [*trial.violations, *invariants.check(stack, trial.jobs)]
+    if found:
+        stack.stories[fault.id] = [job.story() for job in trial.jobs]
+    return found
 
 
 def run_faults(faults: Iterable[Fault], stack: Stack, *, at_once: int = 5) -> dict[str, list[Violation]]:

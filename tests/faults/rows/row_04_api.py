@@ -22,8 +22,7 @@ SUBMISSIONS = 8
 def kill_before_wake_up(trial: Trial) -> None:
     """A Redis that hangs keeps the wake-up from leaving; the API dies with it."""
     spec = trial.example("pca")
-    workers = [process for worker in trial.stack.workers for process in worker.family()]
-    with suspended(*workers), suspended(trial.stack.redis.process):
+    with trial.stack.stopped(*trial.stack.workers), suspended(trial.stack.redis.process):
         job = trial.submit(spec)
         trial.stack.apis.kill()
     job.expect("succeeded", attempts=1)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.faults.parts import suspended, until
+from tests.faults.parts import until
 from tests.faults.proxy import SOCKET_NAME, LossyProxy
 from tests.faults.trials import Trial, fault
 
 
 @fault(row=5, name="the answer to the commit that ends the job is lost", alone=True, databases=["postgresql"])
 def lose_last_answer(trial: Trial) -> None:
-    others = [process for worker in trial.stack.workers for process in worker.family()]
+    others = list(trial.stack.workers)
     server = Path(trial.stack.server.url.rpartition("host=")[2])
     with tempfile.TemporaryDirectory(prefix="ww-proxy-") as folder:
         proxy = LossyProxy(Path(folder), server / SOCKET_NAME)
         url = trial.stack.server.url.replace(str(server), folder)
         worker = trial.stack.start_worker(WEIGHTWORKS_DATABASE_URL=url)
         until(lambda: worker.is_warm, what="for the worker behind the proxy")
-        with suspended(*others):
+        with trial.stack.stopped(*others):
             job = trial.submit(trial.example("pca"))
             proxy.lose_commit_after("INSERT INTO artifacts")
             job.until_ended()

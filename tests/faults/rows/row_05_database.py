@@ -68,19 +68,28 @@ def locked_for_long(trial: Trial) -> None:
 
 
 def train_and_finish_during(trial: Trial, trouble: AbstractContextManager[None]) -> None:
-    """One trainer must stop itself; another comes to its end, and its supervisor must wait until that can be said."""
+    """One trainer must stop itself; another comes to its end, and its supervisor must wait until that can be said.
+
+    A third job is there to be claimed, and whoever claims it has it, however long that takes.
+    """
+    spec = trial.example("pca")
     finishing = trial.training_job(**SHORT)
     with ExitStack() as broken:
         with ExitStack() as held:
             with suspended(trainer_near_its_end(finishing)):
                 training = trial.training_job()
                 held.enter_context(suspended(trainer_at_checkpoint(training)))
-                broken.enter_context(trouble)
+                busy = (finishing.worker(), training.worker())
+                with trial.stack.stopped(*(worker for worker in trial.stack.workers if worker not in busy)):
+                    waiting = trial.submit(spec)
+                    broken.enter_context(trouble)
             time.sleep(trial.stack.lease_seconds)  # the fault itself
         time.sleep(1)
     for job in trial.jobs:
         job.expect("succeeded", attempts=1)
     trial.require(training.until_ended().fence > 1, f"{training.id} was not disturbed")
+    fence = waiting.until_ended().fence
+    trial.require(fence == 1, f"{waiting.id} was claimed {fence} times")
 
 
 @contextmanager

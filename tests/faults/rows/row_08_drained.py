@@ -8,7 +8,7 @@ import signal
 import psutil
 
 from tests.faults.jobs import WatchedJob
-from tests.faults.parts import suspended
+from tests.faults.parts import Worker, suspended
 from tests.faults.trials import Trial, fault
 
 
@@ -52,9 +52,7 @@ def drain_all(trial: Trial) -> None:
     job = trial.training_job()
     job.until_checkpoint()
     worker = job.worker()
-    for process in worker.family():
-        with contextlib.suppress(psutil.NoSuchProcess):  # one told before it may have ended it
-            process.terminate()
+    terminate_all(worker)
     worker.wait()
     require_released(trial, job)
 
@@ -67,6 +65,13 @@ def quit_at_once(trial: Trial) -> None:
     worker.send_signal(signal.SIGQUIT)
     worker.wait(30)
     require_released(trial, job)
+
+
+def terminate_all(worker: Worker) -> None:
+    """SIGTERM to all its processes."""
+    for process in worker.family():
+        with contextlib.suppress(psutil.NoSuchProcess):  # one told before it may have ended it
+            process.terminate()
 
 
 def require_released(trial: Trial, job: WatchedJob) -> None:

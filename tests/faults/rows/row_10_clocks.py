@@ -48,10 +48,10 @@ def clocks_differ(trial: Trial) -> None:
     stack = trial.stack
     trial.training_job().until_ended()  # its weights are known from here on
     clocks = [Clock(stack.folder / f"clock-{hours:+d}", seconds=hours * HOUR) for hours in (1, -1)]
-    others = [process for worker in stack.workers for process in worker.family()]
+    others = list(stack.workers)
     ahead, behind = (stack.start_worker(**clock.environment) for clock in clocks)
     until(lambda: ahead.is_warm and behind.is_warm, what="for workers with clocks of their own")
-    with ExitStack() as ending, ExitStack() as held, suspended(*others):
+    with ExitStack() as ending, ExitStack() as held, stack.stopped(*others):
         ending.callback(behind.close)
         ending.callback(ahead.close)
         jobs = []

@@ -39,7 +39,7 @@ def refuse_upload(trial: Trial) -> None:
     answer = stack.http.post(address, files={"file": ("table.csv", b"a,b\n" + b"1,2\n" * 2**20)}, timeout=30)
     trial.require(answer.status_code == 507, f"an upload to a full disk: {answer.status_code} {answer.text[:200]}")
     trial.require(answer.json()["error"]["code"] == "storage_full", f"an upload to a full disk: {answer.text[:200]}")
-    trial.require(not list(stack.storage.incoming.iterdir()), "part of a refused upload is kept")
+    until(lambda: not list(stack.storage.incoming.iterdir()), what="for what came of a refused upload to go")
 
 
 @fault(row=16, name="storage read-only in mid-training, for a while", alone=True)
