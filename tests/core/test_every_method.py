@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from pydantic import ValidationError
 from core.catalog import read_spec
 from core.errors import InvalidSpec
 from core.training.artifacts import MANIFEST
+from tests.fresh import FreshProcesses
 
 
 @pytest.fixture(scope="module", params=method_names())
@@ -122,12 +121,12 @@ def test_interrupted_and_resumed_it_ends_bit_for_bit_the_same(
     assert_same_weights(tmp_path / "second", undisturbed[0])
 
 
-def test_artifacts_open_in_a_fresh_process(name: str, undisturbed: tuple[Path, Recorder]) -> None:
+def test_artifacts_open_in_a_fresh_process(
+    name: str, undisturbed: tuple[Path, Recorder], fresh: FreshProcesses
+) -> None:
     folder = undisturbed[0] / "artifacts"
     code = "import sys, core; print(sum(t.numel() for t in core.load_model(sys.argv[1]).state_dict().values()))"
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
+    assert int(fresh.run(code, folder)) > 0
 
 
 def test_artifacts_are_whole(name: str, undisturbed: tuple[Path, Recorder]) -> None:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import Up
+from tests.fresh import FreshProcesses
 from tests.tiny_llama import conversations, llama_zip, write_tiny_llama
 from weightworks import Client
 from weightworks.errors import NoSuchPart
@@ -63,7 +64,7 @@ def get(client: Client, path: str) -> httpx.Response:
 
 
 def test_a_job_starts_from_a_checkpoint_of_another(
-    client: Client, spec: dict[str, Any], weightworks_up: Up, tmp_path: Path
+    client: Client, spec: dict[str, Any], weightworks_up: Up, tmp_path: Path, fresh: FreshProcesses
 ) -> None:
     job = client.jobs.wait(client.jobs.create(spec).id, timeout=PATIENCE)
     assert job.status == "succeeded", job.error
@@ -88,9 +89,8 @@ def test_a_job_starts_from_a_checkpoint_of_another(
     assert config["base_model_name_or_path"] == "tiny"
     assert "base_model: tiny" in (tmp_path / "adapter" / "README.md").read_text()
     write_tiny_llama(tmp_path / "base")
-    folders = [str(tmp_path / name) for name in ("base", "adapter", "merged")]
-    opened = subprocess.run([sys.executable, "-c", OPEN, *folders], capture_output=True, text=True, check=False)
-    assert opened.stdout.split() == ["True", "True"], opened.stderr
+    folders = [tmp_path / name for name in ("base", "adapter", "merged")]
+    assert fresh.run(OPEN, *folders).split() == ["True", "True"]
     for part, shown in (("adapter", tmp_path / "adapter"), ("merged", tmp_path / "merged")):
         assert members(get(client, f"jobs/{job.id}/archive?part={part}")) == bytes_of(shown)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from safetensors.torch import load_file
 
 from core.data.examples import write_images, write_table
 from tests.conftest import Up, emptied, running_up
+from tests.fresh import FreshProcesses
 from weightworks import Client
 
 PATIENCE = 90.0
@@ -45,7 +44,7 @@ def client(stack: Up) -> Any:
 
 
 def test_a_pipeline_from_images_to_a_distilled_student_that_opens_in_a_fresh_process(
-    client: Client, tmp_path: Path
+    client: Client, tmp_path: Path, fresh: FreshProcesses
 ) -> None:
     write_images(tmp_path / "images.zip")
     images = client.files.upload(tmp_path / "images.zip").id
@@ -75,9 +74,7 @@ def test_a_pipeline_from_images_to_a_distilled_student_that_opens_in_a_fresh_pro
 
     client.jobs.download(distilled.id, tmp_path / "weights")
     assert load_file(tmp_path / "weights" / "model.safetensors")
-    command = [sys.executable, "-c", OPEN, str(tmp_path / "weights")]
-    opened = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(opened.stdout) == [3, 2]
+    assert json.loads(fresh.run(OPEN, tmp_path / "weights")) == [3, 2]
 
 
 def test_a_job_whose_trainer_is_killed_goes_on_and_its_watcher_misses_nothing(

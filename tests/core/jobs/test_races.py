@@ -239,7 +239,7 @@ def test_an_expired_file_is_not_collected_while_a_job_takes_it(database: Databas
     assert race(database, use, lambda session: retention.delete_expired_file(session, file_id)) is None
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_a_job_whose_lost_worker_is_writing_its_events_is_passed_over(database: Database) -> None:
     job_id = submit(database, "file-1")
     held = claim(database, job_id)
@@ -256,7 +256,7 @@ def test_a_job_whose_lost_worker_is_writing_its_events_is_passed_over(database: 
         assert sweeping.sweep_expired(session, suspects, said).requeued == [job_id]
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_no_batch_is_sent_as_a_pipeline(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the midst of one PostgreSQL would wait for ever for a process that is stopped, and keep its locks."""
     jobs = [submit(database, "file-1"), submit(database, "file-1")]

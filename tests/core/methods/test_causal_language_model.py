@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from core.data.examples import write_text
 from core.errors import InvalidData, InvalidSpec
 from core.execution import train
 from core.training.run import Run
+from tests.fresh import FreshProcesses
 
 SPEC: dict[str, Any] = {
     "method": "causal_language_model",
@@ -85,12 +84,10 @@ def test_writes_what_it_learned(decoder) -> None:
     assert last.split()[2] in {"eats", "sleeps", "runs", "hides", "plays"}
 
 
-def test_opens_in_transformers_and_generates(decoder) -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", IN_TRANSFORMERS, str(decoder[1])], capture_output=True, text=True, check=True
-    )
-    assert said.stdout.startswith("GPT2LMHeadModel the engine lifts")
-    assert any(word in said.stdout for word in ("wheel", "beam", "belt", "steel", "shaft"))
+def test_opens_in_transformers_and_generates(decoder, fresh: FreshProcesses) -> None:
+    said = fresh.run(IN_TRANSFORMERS, decoder[1])
+    assert said.startswith("GPT2LMHeadModel the engine lifts")
+    assert any(word in said for word in ("wheel", "beam", "belt", "steel", "shaft"))
 
 
 def test_goes_on_from_a_base(decoder, language: Path, tmp_path: Path) -> None:

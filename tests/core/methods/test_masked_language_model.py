@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from core.data.profile import inspect
 from core.errors import InvalidData, InvalidSpec
 from core.execution import train
 from core.training.run import Run
+from tests.fresh import FreshProcesses
 
 SPEC: dict[str, Any] = {
     "method": "masked_language_model",
@@ -62,15 +61,12 @@ def encoder(language: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     return trained(tmp_path_factory.mktemp("encoder"), SPEC, dataset=language)
 
 
-def test_learns_a_small_language_and_opens_in_transformers(encoder) -> None:
+def test_learns_a_small_language_and_opens_in_transformers(encoder, fresh: FreshProcesses) -> None:
     metrics, folder, recorder = encoder
     assert metrics["valid_loss"] < 1.5  # by counting tokens alone: 3.2
     assert metrics["valid_accuracy"] > 0.4  # and 0.17, by the most frequent one
     assert metrics["padding"] < 0.1  # alone in their rows, 0.8
-    said = subprocess.run(
-        [sys.executable, "-c", IN_TRANSFORMERS, str(folder)], capture_output=True, text=True, check=True
-    )
-    name, word = said.stdout.split()
+    name, word = fresh.run(IN_TRANSFORMERS, folder).split()
     assert name == "BertForMaskedLM"
     assert word in {"grass", "tree", "river", "bread", "nest"}  # what animals are near, and no part of a machine
     losses = [values["valid_loss"] for _, values in recorder.metrics_seen if "valid_loss" in values]

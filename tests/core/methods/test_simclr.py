@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from core.training.contrast import measures
 from core.training.lars import LARS
 from core.training.run import Run
 from core.training.views import RGB, YIQ, Augmentation, blurred, draw
+from tests.fresh import FreshProcesses
 
 SMALL = {"architecture": "resnet", "depths": [1], "hidden_sizes": [16]}
 TINY_VIT = {"architecture": "vit", "layers": 1, "hidden_size": 16, "heads": 2, "patch_size": 4}
@@ -223,19 +222,21 @@ def test_features_become_worth_more_than_random_ones(pretrained: tuple[dict[str,
     assert loss[-1] < loss[0]
 
 
-def test_transformers_opens_the_encoder_in_a_fresh_process(pretrained: tuple[dict[str, float], Path, Recorder]) -> None:
+def test_transformers_opens_the_encoder_in_a_fresh_process(
+    pretrained: tuple[dict[str, float], Path, Recorder], fresh: FreshProcesses
+) -> None:
     folder = pretrained[1]
     code = (
         "import sys, torch, transformers; torch.manual_seed(0)\n"
         "network = transformers.AutoModel.from_pretrained(sys.argv[1]).eval()\n"
         "print(network(pixel_values=torch.randn(3, 1, 16, 16)).pooler_output.flatten().tolist())"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
-    assert "newly initialized" not in done.stderr
+    said = fresh.run(code, folder)
+    assert "newly initialized" not in fresh.said()
     torch.manual_seed(0)
     with torch.no_grad():
         expected = load_model(folder)(pixel_values=torch.randn(3, 1, 16, 16)).pooler_output.flatten()
-    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.tensor(json.loads(said)), expected, atol=1e-5, rtol=1e-4)
     assert load_model(folder / "projection_head").config["outputs"] == 128
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from core.execution import train
 from core.registry import Example
 from core.tasks.semantic_segmentation import confused, intersection_over_union, overlaid, pixel_loss
 from core.training.run import Run
+from tests.fresh import FreshProcesses
 
 SPEC = {"method": "fine_tuning", "base": "model-base", "task": "semantic_segmentation", "batch_size": 8}
 
@@ -82,7 +81,9 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def test_learns_masks_and_opens_in_transformers(tmp_path: Path, squares: Path, segformer: Path) -> None:
+def test_learns_masks_and_opens_in_transformers(
+    tmp_path: Path, squares: Path, segformer: Path, fresh: FreshProcesses
+) -> None:
     profile = inspect(squares)
     assert (profile.kind, profile.examples, list(profile.classes or ())) == (Kind.SEGMENTED, 40, ["0", "1", "2"])
     spec = {**SPEC, "epochs": 12, "learning_rate": 1e-2, "validation_fraction": 0.2, "horizontal_flip": True}
@@ -97,8 +98,7 @@ def test_learns_masks_and_opens_in_transformers(tmp_path: Path, squares: Path, s
         "p = t.AutoImageProcessor.from_pretrained(sys.argv[1]);"
         "print(n(torch.zeros(1, 3, 32, 32)).logits.shape[1], p.size['height'])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["3", "32"], done.stderr
+    assert fresh.run(code, folder).split() == ["3", "32"]
 
 
 def test_a_frozen_encoder_stays_and_the_head_learns(tmp_path: Path, squares: Path, segformer: Path) -> None:

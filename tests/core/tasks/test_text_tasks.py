@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from core.data.profile import inspect
 from core.errors import InvalidData, InvalidSpec
 from core.execution import Outcome
 from core.registry import Example
+from tests.fresh import FreshProcesses
 
 COMMON = {"method": "fine_tuning", "base": "model-base"}
 
@@ -185,12 +184,12 @@ for argument in sys.argv[1:]:
 """
 
 
-def test_what_they_leave_opens_in_a_fresh_process(all_finished: dict[str, tuple[Path, Recorder, Outcome]]) -> None:
+def test_what_they_leave_opens_in_a_fresh_process(
+    all_finished: dict[str, tuple[Path, Recorder, Outcome]], fresh: FreshProcesses
+) -> None:
     folders = {task: found[0] / "artifacts" for task, found in all_finished.items()}
     arguments = [f"{CASES[task].auto_class}={folder}" for task, folder in folders.items()]
-    done = subprocess.run([sys.executable, "-c", FRESH, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = dict(zip(folders, done.stdout.splitlines(), strict=True))
+    said = dict(zip(folders, fresh.run(FRESH, *arguments).splitlines(), strict=True))
     assert said["token_classification"] == "B-ANIMAL False"
     assert {task for task, line in said.items() if line.endswith("True")} == {"chat", "preference"}
     for folder in folders.values():
