@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,25 +18,28 @@ PIECE = b"x" * 4096
 
 
 class Received(NamedTuple):
-    """A request. `headers`: by their names in small letters; `time`: when, by the monotonic clock."""
+    """A request. `headers`: by their names in small letters."""
 
     path: str
     headers: Mapping[str, str]
     body: bytes
-    time: float
 
 
 class Receiver:
     """`/status/503`: that status. `/third`: 500 twice, then 200. `/redirect`: to `/redirected`. `/held`: nothing once.
 
     `/endless`: a body without end; `/endless_head`: a head without end; `/silent`: nothing, until `release`.
+    `most_at_once`: how many waited for an answer of `/silent` at once, who hung up not counted.
     """
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
+        self.most_at_once = 0
         self.sent_bytes = 0  # of the endless body, until the other side hung up
         self.hung_up = threading.Event()
         self.release = threading.Event()
+        self._waiting: list[socket.socket] = []
+        self._counting = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.port = self._server.server_port
@@ -60,7 +63,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.requests.append(Received(self.path, headers, body, time.monotonic()))
+                receiver.requests.append(Received(self.path, headers, body))
                 seen[self.path] += 1
                 kind, _, rest = self.path.removeprefix("/").partition("/")
                 with contextlib.suppress(ConnectionError):
@@ -73,6 +76,7 @@ class Receiver:
 
     def answer(self, handler: BaseHTTPRequestHandler, kind: str, rest: str, count: int) -> None:
         if kind == "silent" or (kind == "held" and count == 1):
+            self._count(handler.connection)
             self.release.wait(20)
             return
         if kind == "endless_head":
@@ -86,6 +90,11 @@ class Receiver:
         handler.end_headers()
         if kind == "endless":
             self._for_ever(handler, PIECE)
+
+    def _count(self, connection: socket.socket) -> None:
+        with self._counting:
+            self._waiting = [*(one for one in self._waiting if not _has_hung_up(one)), connection]
+            self.most_at_once = max(self.most_at_once, len(self._waiting))
 
     def _for_ever(self, handler: BaseHTTPRequestHandler, piece: bytes) -> None:
         try:
@@ -109,3 +118,13 @@ class Receiver:
             self._server.shutdown()
             self._server.server_close()
             thread.join()
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
+    """Whether the other side has closed it, which whoever sends does before it sends the next."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:  # closed here
+        return True

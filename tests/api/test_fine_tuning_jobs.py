@@ -213,9 +213,11 @@ def test_events_are_in_its_words_newest_first_or_as_a_stream(
     worker.emit(
         NewEvent("metrics", data={"step": 1, "values": {"loss": 2.5, "valid_loss": 2.0, "valid_token_accuracy": 0.5}})
     )
+    kept = {"step": 1, "bytes": 1, "sha256": "0"}
+    shown = {**kept, "name": "answers", "media_type": "text/plain", "path": "answers-1.txt"}
     worker.emit(
-        NewEvent("checkpoint", data={"id": "ckpt-1", "step": 1, "bytes": 1, "sha256": "0"}),
-        NewEvent("sample", "after training", data={"name": "answers", "step": 1, "media_type": "text/plain"}),
+        NewEvent("checkpoint", data={**kept, "id": "ckpt-1"}),
+        NewEvent("sample", "after training", data=shown),
         NewEvent("log", "not for everyone"),
         NewEvent("message", "look out", "warn"),
     )

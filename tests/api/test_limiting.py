@@ -26,11 +26,17 @@ def test_a_burst_and_then_the_rate() -> None:
     assert taken(buckets, "a", 20) == 5
     assert taken(buckets, "b", 3) == 3
     quick = Buckets(rate=100, burst=1)
+    time.sleep(refusal_of(quick, "a").retry_after)
     quick.take("a")
-    with pytest.raises(TooManyRequests) as caught:
-        quick.take("a")
-    time.sleep(caught.value.retry_after)
-    quick.take("a")
+
+
+def refusal_of(buckets: Buckets, name: str) -> TooManyRequests:
+    """The first there is: whoever is kept from running for a hundredth of a second is owed another token."""
+    while True:
+        try:
+            buckets.take(name)
+        except TooManyRequests as refusal:
+            return refusal
 
 
 def test_a_rate_of_nothing_limits_nothing() -> None:

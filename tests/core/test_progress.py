@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from core.jobs.models.jobs import Event
-from core.progress import PUBLISH_SECONDS, Publisher
+from core.progress import Publisher
 
 SLOW_SECONDS = 5.0
 
@@ -32,7 +32,7 @@ def test_a_name_that_is_not_found_in_time_keeps_nobody_waiting(monkeypatch: pyte
     began = time.monotonic()
     publisher.publish([an_event()])
     publisher.publish([an_event()])
-    assert time.monotonic() - began < 2 * PUBLISH_SECONDS + 1
+    assert time.monotonic() - began < SLOW_SECONDS
     assert looked_up
     assert not publisher.ping()
     publisher.close()

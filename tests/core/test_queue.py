@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,8 +16,10 @@ import redis
 from kombu.exceptions import OperationalError
 
 from core.jobs.events import NewEvent, as_row
-from core.progress import Publisher
+from core.jobs.models.jobs import Event
+from core.progress import PUBLISH_SECONDS, Publisher
 from core.queue import LOOK, QUEUES, broker_url, make_app
+from tests.faults.parts import until
 
 PASSWORD = "p/w: with @ all"
 
@@ -62,7 +65,7 @@ def test_a_wake_up_gives_up_within_its_two_seconds(private_redis, fault: signal.
             started = time.monotonic()
             with pytest.raises(OperationalError):
                 app.send_task(LOOK, queue=QUEUES["auto"], ignore_result=True)
-            assert time.monotonic() - started < 2.5
+            assert time.monotonic() - started < 3.9  # a second try would take it to four seconds
 
 
 def test_publishing_costs_little_while_redis_hangs_and_goes_on_after(private_redis) -> None:
@@ -74,15 +77,15 @@ def test_publishing_costs_little_while_redis_hangs_and_goes_on_after(private_red
     started = time.monotonic()
     for row in rows[1:20]:
         publisher.publish([row])
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 19 * PUBLISH_SECONDS / 2
     server.send_signal(signal.SIGCONT)
-    deadline = time.monotonic() + 10
+
+    def is_published(row: Event) -> bool:
+        publisher.publish([row])
+        return [event.seq for event in publisher.published("job-1")[-1:]] == [row.seq]
+
     for row in rows[20:]:
-        while time.monotonic() < deadline:
-            publisher.publish([row])
-            if publisher.published("job-1")[-1].seq == row.seq:
-                break
-    assert publisher.published("job-1")[-1].seq == 39
+        until(partial(is_published, row))
     publisher.publish(rows)  # late, and there already
     numbers = [event.seq for event in publisher.published("job-1")]
     assert numbers == sorted(set(numbers))

@@ -44,7 +44,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def settled(stack: Stack) -> None:
     """Nothing that was left in the middle is there any more, and nothing is half."""
-    until(lambda: not incoming(stack), seconds=20, what="for what was streamed in to be collected")
+    until(lambda: not incoming(stack), what="for what was streamed in to be collected")
     assert half_stored(stack) == []
 
 
@@ -103,7 +103,7 @@ def test_an_api_that_is_killed_in_mid_complete_makes_no_file_or_all_of_it(stack:
         stack.apis.start(0)
     assert 0 in answers, "no moment was in the middle"
     settled(stack)
-    until(lambda: not parts_in_storage(stack), seconds=20, what="for parts of completed uploads to be collected")
+    until(lambda: not parts_in_storage(stack), what="for parts of completed uploads to be collected")
 
 
 def test_two_apis_that_complete_at_once_make_one_file(stack: Stack) -> None:

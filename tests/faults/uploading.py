@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from core.jobs.models.files import File
 from core.storage import file_key
-from tests.faults.parts import until
+from tests.faults.parts import PATIENCE, until
 from tests.faults.stack import ADMIN_KEY, Stack
 
 BOUNDARY = "the-boundary"
@@ -64,7 +64,8 @@ class PartedUpload:
         address, body = f"/v1/uploads/{self.id}/complete", {"part_ids": part_ids, **changes}
         if api is None:
             return self.stack.request("POST", address, json=body)
-        return self.stack.http.post(f"{self.stack.apis.addresses[api]}{address}", json=body)
+        # What was started anew imports what it inspects with first, and takes one after the other.
+        return self.stack.http.post(f"{self.stack.apis.addresses[api]}{address}", json=body, timeout=PATIENCE)
 
     @contextmanager
     def half_a_part(self, *, api: int) -> Iterator[None]:

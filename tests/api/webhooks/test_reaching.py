@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ssl
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -140,10 +139,8 @@ def test_a_redirect_is_an_answer_and_is_not_followed(receiver: Receiver) -> None
 
 
 def test_an_endless_answer_is_cut_off(receiver: Receiver) -> None:
-    before = time.monotonic()
     assert post(receiver.url("endless")) == 200
-    assert time.monotonic() - before < 3
-    assert receiver.hung_up.wait(5)
+    assert receiver.hung_up.wait(60)
     assert MOST_BYTES < receiver.sent_bytes < 8 * 2**20  # what is in the kernel's buffers was sent, too
 
 
