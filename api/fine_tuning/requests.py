@@ -35,7 +35,6 @@ IN_OTHER_WORDS = {
     "steps": "n_epochs",
     "batch_size": "batch_size",
     "learning_rate": "learning_rate_multiplier",
-    "beta": "beta",
     "evaluate_every": "eval_interval",
     "group_size": "compute_multiplier",
 }
@@ -153,6 +152,14 @@ class JobRequest(Frozen):
     def _hyperparameters_are_said_once(self) -> Self:
         if self.hyperparameters is not None and (self.method.type != "supervised" or self.method.supervised):
             raise ValueError(f"hyperparameters are given within method.{self.method.type}: leave out the older field")
+        return self
+
+    @model_validator(mode="after")
+    def _beta_is_said_once(self) -> Self:
+        if self.method.type == "dpo" and "beta" in self.native:
+            what = PydanticCustomError("said_elsewhere", "it is said by method.dpo.hyperparameters.beta here")
+            wrong: InitErrorDetails = {"type": what, "loc": ("beta",), "input": None}
+            raise ValidationError.from_exception_data(type(self).__name__, [wrong])
         return self
 
     @property

@@ -11,6 +11,7 @@ from api.fine_tuning.requests import (
     IN_OTHER_WORDS,
     TASKS,
     DPOHyperparameters,
+    Hyperparameters,
     JobRequest,
     ReinforcementHyperparameters,
 )
@@ -20,7 +21,11 @@ from core.jobs.models.files import File
 from core.jobs.models.results import Checkpoint, TrainedModel
 from core.methods.fine_tuning import FineTuningSpec, usual_rate
 
-HYPERPARAMETERS = {*DPOHyperparameters.model_fields, *ReinforcementHyperparameters.model_fields}
+HYPERPARAMETERS = {
+    "supervised": Hyperparameters.model_fields,
+    "dpo": DPOHyperparameters.model_fields,
+    "reinforcement": ReinforcementHyperparameters.model_fields,
+}
 GROUP_SIZE = FineTuningSpec.model_fields["group_size"].default  # at a compute_multiplier of 1
 
 
@@ -98,4 +103,4 @@ def field_in_its_words(field: str, method: str) -> str:
     """What the fine-tuning API calls a spec's field; the same where it has no word for it."""
     name, dot, rest = field.partition(".")
     word = IN_OTHER_WORDS.get(name, name)
-    return (f"method.{method}.hyperparameters.{word}" if word in HYPERPARAMETERS else word) + dot + rest
+    return (f"method.{method}.hyperparameters.{word}" if word in HYPERPARAMETERS[method] else word) + dot + rest

@@ -122,7 +122,10 @@ def test_reinforcement_has_a_grader(http: httpx.Client, asked: dict[str, Any]) -
     assert learned["hyperparameters"].items() >= {**numbers, "eval_samples": 1, "batch_size": 1}.items()
     spec = spec_of(http, job)
     assert (spec["task"], spec["grader"], spec["group_size"], spec["evaluate_every"]) == ("reinforcement", grader, 4, 3)
-    assert spec["max_completion_tokens"] == 16
+    assert (spec["max_completion_tokens"], spec["beta"]) == (16, 0.04)
+    nearer = create(http, {**asked, "training_file": prompts}, method=told, beta=0.5, **native)
+    assert spec_of(http, nearer)["beta"] == 0.5
+    assert "beta" not in nearer["method"]["reinforcement"]["hyperparameters"]
     del grader["operation"]
     error = http.post(JOBS, json={**asked, "method": told}).json()["error"]
     assert error["param"].startswith("method.reinforcement.grader")
@@ -142,6 +145,9 @@ MISTAKES: list[tuple[dict[str, Any], str | None, str]] = [
     ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "'auto' or Input should be less than"),
     ({"hyperparameters": {"batch_size": "8"}}, "hyperparameters.batch_size", "a valid integer"),
     ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}}, "method.dpo.hyperparameters.beta", ""),
+    ({"method": {"type": "dpo"}, "beta": 0.2}, "beta", "it is said by method.dpo.hyperparameters.beta here"),
+    ({"beta": 0.2}, None, "beta would have no effect: the task is chat"),
+    ({"beta": -1}, "beta", "greater than or equal to 0"),
     ({"method": {"type": "dpo", "supervised": {}}}, "method", "supervised would have no effect"),
     ({"method": {"type": "reinforcement"}}, "method", "needs a grader"),
     ({"method": {"type": "dpo"}}, "method.type", "did you mean chat"),
