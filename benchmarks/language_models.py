@@ -125,12 +125,9 @@ def train_with_trainer(method: str, **settings: Any) -> tuple[Stopwatch, Path]:
     rows = opened(method, folder / "base").rows(iter(texts_of(folder / "learn.jsonl")))
     examples = [{"input_ids": part.long().tolist()} for part in rows.tokens.split(rows.sizes.tolist())]
     told = arguments(
-        max_steps=spec["steps"],
-        per_device_train_batch_size=spec["batch_size"],
-        learning_rate=spec["learning_rate"],
-        lr_scheduler_type=spec["schedule"],
-        warmup_steps=round(spec["warmup"] * spec["steps"]),
-        weight_decay=spec["weight_decay"],
+        spec,
+        steps=spec["steps"],
+        batch_size=spec["batch_size"],
         adam_beta2=method_of(method).BETA2,
         max_grad_norm=CLIP,
         seed=spec.get("seed", 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,32 @@ def train_theirs(make: Callable[..., Any]) -> tuple[Stopwatch, Any]:
     return watch, trainer
 
 
-def arguments(**settings: Any) -> dict[str, Any]:
+def train_by_trl(
+    method: str, told: Mapping[str, Any], *, base: Path, data: Sequence[Mapping[str, Any]], tokenizer: Any, **more: Any
+) -> tuple[Stopwatch, Path]:
+    """Train a causal language model by TRL's trainer of a method; answers the times and the folder of the model."""
+    import datasets
+    import transformers
+    import trl
+
+    datasets.disable_progress_bars()
+    config = getattr(trl, f"{method}Config")(**told, gradient_checkpointing=False, bf16=False)
+    watch, trainer = train_theirs(
+        lambda callbacks: getattr(trl, f"{method}Trainer")(
+            model=transformers.AutoModelForCausalLM.from_pretrained(base),
+            args=config,
+            train_dataset=datasets.Dataset.from_list(list(data)),
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            **more,
+        )
+    )
+    trainer.save_model(config.output_dir)
+    tokenizer.save_pretrained(config.output_dir)
+    return watch, Path(config.output_dir)
+
+
+def arguments(settings: Mapping[str, Any], *, steps: int, batch_size: int, **more: Any) -> dict[str, Any]:
     """What every Trainer here is told: our settings by its names, a CPU, and neither bars, reports nor checkpoints."""
     return {
         "output_dir": tempfile.mkdtemp(prefix="timed-"),
@@ -91,5 +116,12 @@ def arguments(**settings: Any) -> dict[str, Any]:
         "report_to": "none",
         "logging_steps": 50,
         "disable_tqdm": True,
-        **settings,
+        "max_steps": steps,
+        "per_device_train_batch_size": batch_size,
+        "learning_rate": settings["learning_rate"],
+        "lr_scheduler_type": settings["schedule"],
+        "warmup_steps": round(settings["warmup"] * steps),
+        "weight_decay": settings["weight_decay"],
+        "max_grad_norm": 1.0,
+        **more,
     }

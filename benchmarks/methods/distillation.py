@@ -118,15 +118,7 @@ def _theirs(steps: int, make: Callable[..., Any]) -> Reading:
     student, teacher = (
         transformers.AutoModelForCausalLM.from_pretrained(path) for path in (found.student, found.teacher)
     )
-    told = arguments(
-        max_steps=steps,
-        per_device_train_batch_size=BATCH,
-        learning_rate=SETTINGS["learning_rate"],
-        lr_scheduler_type=SETTINGS["schedule"],
-        warmup_steps=round(SETTINGS["warmup"] * steps),
-        weight_decay=SETTINGS["weight_decay"],
-        max_grad_norm=0.0,
-    )
+    told = arguments(SETTINGS, steps=steps, batch_size=BATCH, max_grad_norm=0.0)
 
     def together(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         ids = torch.tensor([row["input_ids"] for row in rows])

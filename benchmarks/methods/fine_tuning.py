@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.data import CACHE
 from benchmarks.frame import Benchmark, Goal, Reading, Side
 from benchmarks.language_models import CONTEXT, held_out, prepared, texts_of
-from benchmarks.timed import Stopwatch, arguments, train_ours, train_theirs
+from benchmarks.timed import Stopwatch, arguments, train_by_trl, train_ours, train_theirs
 
 SETTINGS: dict[str, Any] = {
     "learning_rate": 2e-3,
@@ -97,7 +97,7 @@ def classes_trainer(steps: int, *, is_lora: bool) -> Reading:
                 target_modules=LORA["target_modules"],
             ),
         )
-    told = _told(steps, BATCH)
+    told = arguments(SETTINGS, steps=steps, batch_size=BATCH)
     watch, trainer = train_theirs(
         lambda callbacks: transformers.Trainer(
             model=network,
@@ -111,18 +111,6 @@ def classes_trainer(steps: int, *, is_lora: bool) -> Reading:
     trained.save_pretrained(told["output_dir"])
     tokenizer.save_pretrained(told["output_dir"])
     return watch.reading(steps, **_judged(Path(told["output_dir"])))
-
-
-def _told(steps: int, batch: int) -> dict[str, Any]:
-    return arguments(
-        max_steps=steps,
-        per_device_train_batch_size=batch,
-        learning_rate=SETTINGS["learning_rate"],
-        lr_scheduler_type=SETTINGS["schedule"],
-        warmup_steps=round(SETTINGS["warmup"] * steps),
-        weight_decay=SETTINGS["weight_decay"],
-        max_grad_norm=1.0,
-    )
 
 
 def _judged(artifacts: Path) -> dict[str, float]:
@@ -156,36 +144,18 @@ def text_ours(steps: int) -> Reading:
 
 def text_sft(steps: int) -> Reading:
     """TRL's SFTTrainer, packed as ours: documents one after another, cut wherever a row is full."""
-    import datasets
     import transformers
-    import trl
 
     folder = prepared("causal_language_model")
-    datasets.disable_progress_bars()
-    told = _told(steps, ROWS)
-    config = trl.SFTConfig(
-        **told,
-        max_length=CONTEXT,
-        packing=True,
-        packing_strategy="wrapped",
-        gradient_checkpointing=False,
-        bf16=False,
-        dataset_text_field="text",
+    packed = {"max_length": CONTEXT, "packing": True, "packing_strategy": "wrapped", "dataset_text_field": "text"}
+    watch, artifacts = train_by_trl(
+        "SFT",
+        arguments(SETTINGS, steps=steps, batch_size=ROWS, **packed),
+        base=folder / "base",
+        data=[{"text": text} for text in texts_of(folder / "learn.jsonl")],
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder / "base"),
     )
-    data = datasets.Dataset.from_dict({"text": texts_of(folder / "learn.jsonl")})
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "base")
-    watch, trainer = train_theirs(
-        lambda callbacks: trl.SFTTrainer(
-            model=transformers.AutoModelForCausalLM.from_pretrained(folder / "base"),
-            args=config,
-            train_dataset=data,
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
-    )
-    trainer.save_model(told["output_dir"])
-    tokenizer.save_pretrained(told["output_dir"])
-    return _text_reading(steps, watch, Path(told["output_dir"]))
+    return _text_reading(steps, watch, artifacts)
 
 
 def _text_reading(steps: int, watch: Stopwatch, artifacts: Path) -> Reading:

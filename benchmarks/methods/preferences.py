@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.data import CACHE
 from benchmarks.frame import Benchmark, Goal, Reading, Side
 from benchmarks.language_models import prepared
-from benchmarks.timed import Stopwatch, arguments, train_ours, train_theirs
+from benchmarks.timed import Stopwatch, arguments, train_by_trl, train_ours
 
 SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -86,41 +86,15 @@ def ours(steps: int) -> Reading:
 
 def trl(steps: int) -> Reading:
     """TRL's DPOTrainer, which finds the base's log-probabilities beforehand, as ours does."""
-    import datasets
-    import transformers
-    import trl as library
-
-    datasets.disable_progress_bars()
-    told = arguments(
-        max_steps=steps,
-        per_device_train_batch_size=PAIRS,
-        learning_rate=SETTINGS["learning_rate"],
-        lr_scheduler_type=SETTINGS["schedule"],
-        warmup_steps=round(SETTINGS["warmup"] * steps),
-        weight_decay=SETTINGS["weight_decay"],
-        max_grad_norm=1.0,
+    dpo = {"beta": SETTINGS["beta"], "max_length": LENGTH, "precompute_ref_log_probs": True}
+    watch, artifacts = train_by_trl(
+        "DPO",
+        arguments(SETTINGS, steps=steps, batch_size=PAIRS, **dpo),
+        base=base(),
+        data=[json.loads(line) for line in pairs()[0].read_text().splitlines()],
+        tokenizer=_tokenizer(),
     )
-    config = library.DPOConfig(
-        **told,
-        beta=SETTINGS["beta"],
-        max_length=LENGTH,
-        precompute_ref_log_probs=True,
-        gradient_checkpointing=False,
-        bf16=False,
-    )
-    data = datasets.Dataset.from_list([json.loads(line) for line in pairs()[0].read_text().splitlines()])
-    tokenizer = transformers.AutoTokenizer.from_pretrained(base())
-    watch, trainer = train_theirs(
-        lambda callbacks: library.DPOTrainer(
-            model=transformers.AutoModelForCausalLM.from_pretrained(base()),
-            args=config,
-            train_dataset=data,
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
-    )
-    trainer.save_model(told["output_dir"])
-    return _reading(steps, watch, Path(told["output_dir"]))
+    return _reading(steps, watch, artifacts)
 
 
 def _reading(steps: int, watch: Stopwatch, artifacts: Path) -> Reading:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.frame import Benchmark, Goal, Reading, Side
 from benchmarks.language_models import prepared, texts_of
-from benchmarks.timed import arguments, train_ours, train_theirs
+from benchmarks.timed import arguments, train_by_trl, train_ours
 
 PROMPTS, GROUP, COMPLETION = 4, 8, 16  # prompts a step, completions of each, tokens of one
 BETA = 0.04
@@ -58,49 +58,28 @@ def ours(steps: int) -> Reading:
 
 def trl_grpo(steps: int) -> Reading:
     """TRL's GRPOTrainer; prompts are given as the same texts, and graded by the same grader."""
-    import datasets
-    import transformers
-    import trl
-
-    folder = prepared("causal_language_model")
-    datasets.disable_progress_bars()
-    told = arguments(
-        max_steps=steps,
-        per_device_train_batch_size=PROMPTS * GROUP,
-        learning_rate=SETTINGS["learning_rate"],
-        lr_scheduler_type=SETTINGS["schedule"],
-        weight_decay=SETTINGS["weight_decay"],
-        max_grad_norm=1.0,
+    base = prepared("causal_language_model") / "base"
+    grpo = {
+        "num_generations": GROUP,
+        "max_completion_length": COMPLETION,
+        "beta": BETA,
+        "epsilon": 0.2,
+        "epsilon_high": 0.28,
+        "loss_type": "dapo",
+        "scale_rewards": "group",
+        "temperature": 1.0,
+        "disable_dropout": True,
+    }
+    tokenizer = _tokenizer(base)
+    watch, artifacts = train_by_trl(
+        "GRPO",
+        arguments(SETTINGS, steps=steps, batch_size=PROMPTS * GROUP, **grpo),
+        base=base,
+        data=[{"prompt": _asked(tokenizer, each)} for each in conversations()],
+        tokenizer=tokenizer,
+        reward_funcs=lambda completions, **_: [_graded(text) for text in completions],
     )
-    config = trl.GRPOConfig(
-        **told,
-        num_generations=GROUP,
-        max_completion_length=COMPLETION,
-        beta=BETA,
-        epsilon=0.2,
-        epsilon_high=0.28,
-        loss_type="dapo",
-        scale_rewards="group",
-        temperature=1.0,
-        disable_dropout=True,
-        gradient_checkpointing=False,
-        bf16=False,
-    )
-    tokenizer = _tokenizer(folder / "base")
-    data = datasets.Dataset.from_dict({"prompt": [_asked(tokenizer, each) for each in conversations()]})
-    watch, trainer = train_theirs(
-        lambda callbacks: trl.GRPOTrainer(
-            model=transformers.AutoModelForCausalLM.from_pretrained(folder / "base"),
-            reward_funcs=lambda completions, **_: [_graded(text) for text in completions],
-            args=config,
-            train_dataset=data,
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
-    )
-    trainer.save_model(told["output_dir"])
-    tokenizer.save_pretrained(told["output_dir"])
-    return watch.reading(steps, reward=_reward(Path(told["output_dir"])))
+    return watch.reading(steps, reward=_reward(artifacts))
 
 
 def _tokenizer(folder: Path) -> Any:
