@@ -23,7 +23,7 @@ from benchmarks.quality import Figure
 from benchmarks.quality.fine_tuning_texts import apart, instructions, pairs, smollm2
 from benchmarks.quality.training import Terminal
 from core.checking import check, open_base
-from core.jobs.models import File
+from core.jobs.models.files import File
 from core.methods import fine_tuning
 from core.networks.language_modeling import vocabulary_head
 from core.networks.pretrained import open_pretrained, open_tokenizer
