@@ -74,8 +74,7 @@ def measure(names: Sequence[str] = ()) -> list[Figure]:
         case = CASES[name]()
         sys.stderr.write(f"{case.name}: {case.size}, auto {case.auto}, base {judge(case).evaluate()}\n")
         found += [swept(case, hyperparameter) for hyperparameter in FACTORS]
-        if case.method == "dpo":
-            found.append(by_seeds(case))
+        found += [by_seeds(case)] if case.method == "dpo" else []
     return found
 
 
@@ -129,36 +128,47 @@ def base() -> Path:
 
 def swept(case: Case, name: str) -> Figure:
     """What `auto` reaches, and the best of one hyperparameter's sweep."""
-    found = {value: reached(case, given(case, name, value))["loss"] for value in values(case, name)}
-    auto, best = case.auto[name], min(found, key=lambda value: found[value])
+    auto, found = case.auto[name], losses(case, name)
+    best = best_of(found)
     return Figure(
         f"{case.name}: held-out loss by `{name}`",
         "auto's is near the best",
         f"auto ({auto:g}): {found[auto]:.3f}; best ({best:g}): {found[best]:.3f}",
-        ", ".join(f"{value:g}: {loss:.3f}" for value, loss in found.items()),
+        ", ".join(f"{value:g}: {loss:.3f}" for value, loss in sorted(found.items())),
     )
 
 
 def by_seeds(case: Case) -> Figure:
     """Loss and accuracy of `auto`, and of the best learning rate of the sweep, for several seeds."""
-    name = "learning_rate_multiplier"
-    best = min(values(case, name), key=lambda value: reached(case, given(case, name, value))["loss"])
-    told = []
-    for value in (case.auto[name], best):
+    name, told = "learning_rate_multiplier", []
+    for value in (case.auto[name], best_of(losses(case, name))):
         found = [reached(case, given(case, name, value), seed=seed) for seed in SEEDS]
+        loss = mean(each["loss"] for each in found)
         accuracies = [each["reward_accuracy"] for each in found]
-        told.append(
-            f"{value:g}: {mean(each['loss'] for each in found):.3f}, {mean(accuracies):.1%} "
-            f"({min(accuracies):.1%} to {max(accuracies):.1%})"
-        )
+        lowest, highest = min(accuracies), max(accuracies)
+        told.append(f"{value:g}: {loss:.3f}, {mean(accuracies):.1%} ({lowest:.1%} to {highest:.1%})")
     what = f"{case.name}: held-out loss and accuracy, means of {len(SEEDS)} seeds, by `{name}`"
     return Figure(what, "auto's is near the best", "; ".join(told), "auto, and the best of the sweep")
 
 
-def values(case: Case, name: str) -> list[float]:
-    """What the sweep of a hyperparameter tries, auto's own among it."""
+@cache
+def losses(case: Case, name: str) -> Mapping[float, float]:
+    """The held-out loss of each value that the sweep tries; where the largest rate is the best, it goes on by fours."""
     scaled = (case.auto[name] * factor for factor in FACTORS[name])
-    return sorted({value if name == "learning_rate_multiplier" else max(1, round(value)) for value in scaled})
+    is_rate = name == "learning_rate_multiplier"
+    values = sorted({value if is_rate else max(1, round(value)) for value in scaled})
+    found: dict[float, float] = {}
+    while values:
+        value = values.pop(0)
+        found[value] = reached(case, given(case, name, value))["loss"]
+        if is_rate and not values and best_of(found) == value:
+            values = [4 * value]
+    return found
+
+
+def best_of(found: Mapping[float, float]) -> float:
+    """The value of the lowest loss."""
+    return min(found, key=lambda value: found[value])
 
 
 def given(case: Case, name: str, value: float) -> Given:
