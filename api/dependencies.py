@@ -172,6 +172,14 @@ class WholePage(Page):
     limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 1000
 
 
+@dataclass(frozen=True)
+class FilesPage(Page):
+    """Of files, of which the hosted API gives out so many at once."""
+
+    limit: Annotated[int, Query(ge=1, le=10_000, description="How many at most.")] = 20
+
+
 PageDep = Annotated[Page, Depends()]
 LongPageDep = Annotated[LongPage, Depends()]
 WholePageDep = Annotated[WholePage, Depends()]
+FilesPageDep = Annotated[FilesPage, Depends()]

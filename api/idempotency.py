@@ -67,9 +67,13 @@ async def opened(request: Request, caller: Writer, idempotency_key: IdempotencyK
     """
     if idempotency_key is None and await request.is_disconnected():
         raise ClientDisconnect
+    return Envelope(caller, request.url.path, idempotency_key, retry_count(request), request.scope[ARRIVED])
+
+
+def retry_count(request: Request) -> int:
+    """How often the client has sent this before, as it says."""
     count = request.headers.get(RETRY_COUNT, "")
-    retry_count = int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
-    return Envelope(caller, request.url.path, idempotency_key, retry_count, request.scope[ARRIVED])
+    return int(count) if count.isascii() and count.isdigit() and len(count) < 10 else 0
 
 
 Submitter = Annotated[Envelope, Depends(opened)]

@@ -25,7 +25,9 @@ from api.fine_tuning.translating import GROUP_SIZE, field_in_its_words
 from core.errors import WeightworksError
 from core.jobs.inputs import rows_of
 from core.jobs.models.jobs import Job
+from core.jobs.models.projects import Project
 from core.jobs.models.results import TrainedModel
+from core.jobs.names import fine_tuned_name
 from core.jobs.status import TERMINAL, Status
 from core.methods.fine_tuning import usual_rate
 
@@ -39,10 +41,20 @@ def fine_tuning_job_objects(session: Session, jobs: Sequence[Job]) -> list[FineT
     models = {model.job_id: model for model in session.scalars(made)} if succeeded else {}
     results = {job.result_file_id for job in jobs if job.result_file_id is not None}
     there = set(rows_of(session, jobs[0].project_id, results)) if results else set()
-    return [_job_object(job, models.get(job.id), there) for job in jobs]
+    names = {job_id: model.alias or model.id for job_id, model in models.items()}
+    names |= _names_of_deleted(session, [job for job in jobs if job.id in succeeded and job.id not in models])
+    return [_job_object(job, names.get(job.id), there) for job in jobs]
 
 
-def _job_object(job: Job, model: TrainedModel | None, there: set[str]) -> FineTuningJobObject:
+def _names_of_deleted(session: Session, jobs: Sequence[Job]) -> dict[str, str]:
+    """What the models were called that these jobs made; jobs keep the name when the model is deleted."""
+    if not jobs:
+        return {}
+    project = session.get_one(Project, jobs[0].project_id).name
+    return {job.id: fine_tuned_name(job, project) for job in jobs if job.request is not None}
+
+
+def _job_object(job: Job, model_name: str | None, there: set[str]) -> FineTuningJobObject:
     progress, method = progress_object(job), _method(job)
     return FineTuningJobObject(
         id=job.id,
@@ -50,7 +62,7 @@ def _job_object(job: Job, model: TrainedModel | None, there: set[str]) -> FineTu
         finished_at=job.finished_at,
         status=job.status,
         model=_base(job),
-        fine_tuned_model=(model.alias or model.id) if model else None,
+        fine_tuned_model=model_name,
         training_file=job.spec["dataset"],
         validation_file=job.spec.get("validation"),
         result_files=[job.result_file_id] if job.result_file_id in there else [],

@@ -16,7 +16,7 @@ from api.answers.answer import Deleted
 from api.answers.files import FileObject, file_object
 from api.answers.lists import ListOf, page_of
 from api.contents import forget
-from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
+from api.dependencies import Caller, FilesPageDep, Reader, Server, ServerDep, Writer
 from api.downloads import Download, documented, send
 from api.purposes import Purposes
 from api.uploads import Form, Received, receive
@@ -95,7 +95,7 @@ def _keep_seconds(fields: Mapping[str, str]) -> int | None:
 def list_files(
     caller: Reader,
     server: ServerDep,
-    page: PageDep,
+    page: FilesPageDep,
     purposes: Purposes,
     purpose: Annotated[str | None, Query(max_length=64, description="Only files of this purpose.")] = None,
 ) -> ListOf[FileObject]:

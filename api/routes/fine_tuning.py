@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -18,12 +18,13 @@ from api.fine_tuning.events import TYPES, fine_tuning_event_object, parse_event_
 from api.fine_tuning.presenting import fine_tuning_job_objects
 from api.fine_tuning.requests import FineTuningRequest, JobRequest
 from api.fine_tuning.schemas import FineTuningEventObject, FineTuningJobObject
-from api.idempotency import Submitter
+from api.idempotency import Submitter, retry_count
 from api.routes.watching import EVENT_STREAM, accepts
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.jobs import asking, store
 from core.jobs.events import list_events
 from core.jobs.models.jobs import Job
+from core.jobs.status import Status
 
 if TYPE_CHECKING:
     AskedBody = JobRequest
@@ -73,21 +74,22 @@ def get_fine_tuning_job(job_id: str, caller: Reader, server: ServerDep) -> FineT
 
 
 @router.post("/{job_id}/cancel")
-def cancel_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
+def cancel_fine_tuning_job(job_id: str, request: Request, caller: Writer, server: ServerDep) -> FineTuningJobObject:
     """Stop a job: one that runs is `cancelled` within seconds, once its worker has let go of it."""
-    return _changed(server, caller, job_id, asking.cancel_job)
+    return _changed(server, caller, job_id, asking.cancel_job, request, reached=[Status.CANCELLED])
 
 
 @router.post("/{job_id}/pause")
-def pause_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
+def pause_fine_tuning_job(job_id: str, request: Request, caller: Writer, server: ServerDep) -> FineTuningJobObject:
     """Leave a job off: a queued one at once, one that runs with a checkpoint, within seconds."""
-    return _changed(server, caller, job_id, asking.pause_job)
+    return _changed(server, caller, job_id, asking.pause_job, request, reached=[Status.PAUSED])
 
 
 @router.post("/{job_id}/resume")
-def resume_fine_tuning_job(job_id: str, caller: Writer, server: ServerDep) -> FineTuningJobObject:
+def resume_fine_tuning_job(job_id: str, request: Request, caller: Writer, server: ServerDep) -> FineTuningJobObject:
     """Queue a paused job, which goes on from its last checkpoint; or take back a pause that has not come yet."""
-    return _changed(server, caller, job_id, asking.resume_job, should_wake=True)
+    reached = [Status.QUEUED, Status.RUNNING]
+    return _changed(server, caller, job_id, asking.resume_job, request, reached=reached, should_wake=True)
 
 
 def _changed(
@@ -95,12 +97,19 @@ def _changed(
     caller: Caller,
     job_id: str,
     change: Callable[[Session, str, str], Job],
+    request: Request,
     *,
+    reached: Sequence[Status],
     should_wake: bool = False,
 ) -> FineTuningJobObject:
+    """The job after the change; a client that heard no answer sends it again, and finds what it has `reached`."""
     with server.database.write() as session:
-        fine_tuning_job(session, caller, job_id)
-        job = change(session, caller.project_id, job_id)
+        job = fine_tuning_job(session, caller, job_id)
+        try:
+            change(session, caller.project_id, job_id)
+        except Conflict:
+            if not retry_count(request) or job.status not in reached:
+                raise
     server.announce(session, wake=[job.device] if should_wake else [])
     return _shown(server, caller, job_id)
 

@@ -88,8 +88,8 @@ async def list_job_events(
 
 
 def accepts(request: Request, media_type: str) -> bool:
-    """Whether the client asks for this media type by its name."""
-    return media_type in request.headers.get("accept", "").lower()
+    """Whether the client asks for this media type by its name, perhaps in a line beside its usual one."""
+    return any(media_type in accept.lower() for accept in request.headers.getlist("accept"))
 
 
 def _check_exists(server: Server, caller: Caller, job_id: str) -> None:

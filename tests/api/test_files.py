@@ -300,6 +300,8 @@ def test_purposes_that_the_python_client_would_refuse_are_user_data_to_it_alone(
     assert http.get(f"/v1/files/{file['id']}", headers=PYTHON).json()["purpose"] == "user_data"
     listed = http.get("/v1/files", params={"purpose": "base-model"}, headers=PYTHON).json()["data"]
     assert [one["id"] for one in listed] == [file["id"]]
+    as_many_as_it_may = http.get("/v1/files", params={"limit": 10_000}, headers=PYTHON).json()["data"]
+    assert {one["id"] for one in as_many_as_it_may} >= {file["id"], theirs["id"]}
     http.delete(f"/v1/files/{file['id']}").raise_for_status()
 
 

@@ -210,6 +210,16 @@ def test_jobs_are_paused_resumed_and_cancelled(http: httpx.Client, asked: dict[s
         assert (call.status_code, call.json()["error"]["param"]) == (404, "job_id")
 
 
+def test_a_change_whose_answer_was_lost_may_be_sent_again(http: httpx.Client, asked: dict[str, Any]) -> None:
+    job = create(http, asked)["id"]
+    for change, status in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
+        for count in ("0", "1"):
+            answer = http.post(f"{JOBS}/{job}/{change}", headers={"x-stainless-retry-count": count})
+            assert (answer.status_code, answer.json().get("status")) == (200, status)
+        assert http.post(f"{JOBS}/{job}/{change}").status_code == 409
+    assert http.post(f"{JOBS}/{job}/resume", headers={"x-stainless-retry-count": "1"}).status_code == 409
+
+
 def test_events_are_in_its_words_newest_first_or_as_a_stream(
     service: Service, http: httpx.Client, asked: dict[str, Any]
 ) -> None:
@@ -250,7 +260,8 @@ def test_events_are_in_its_words_newest_first_or_as_a_stream(
     assert [event["data"]["status"] for event in rest] == ["running", "queued"]
     assert http.get(f"{JOBS}/{job}/events", params={"after": "ftevent-no"}).status_code == 400
     worker.succeed()
-    for options in ({"params": {"stream": "true"}}, {"headers": {"accept": "text/event-stream"}}):
+    both = [("accept", "application/json"), ("accept", "text/event-stream")]  # as version 1 of the openai client has it
+    for options in ({"params": {"stream": "true"}}, {"headers": {"accept": "text/event-stream"}}, {"headers": both}):
         with http.stream("GET", f"{JOBS}/{job}/events", **options) as answer:
             told = list(sse(answer.iter_lines()))
         assert [data["id"] for _, _, data in told[:-1]] == [id for id, _, _ in told[:-1]]
@@ -298,6 +309,9 @@ def test_models_answer_to_their_names(service: Service, http: httpx.Client, aske
     assert http.get("/v1/models/no/such").json()["error"]["param"] == "model_id"
     assert http.delete(f"/v1/models/{name}").json() == {"id": name, "object": "model", "deleted": True}
     assert http.get(f"/v1/models/{name}").status_code == 404
+    assert http.get(f"{JOBS}/{job}").json()["fine_tuned_model"] == name, (
+        "what it made has a name, if not there any more"
+    )
 
 
 def test_data_that_the_base_cannot_learn_from_is_refused_by_line(http: httpx.Client, asked: dict[str, Any]) -> None:
