@@ -2,17 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.errors import NotFound, WeightworksError
 from core.jobs.checkpointing import latest_checkpoints
-from core.jobs.inputs import Input, resolve_references
+from core.jobs.database import AWAY
+from core.jobs.inputs import Input, lineage_of, resolve_references
 from core.jobs.leases import Claim
 from core.placement import Saved, place_checkpoints, place_inputs
-from core.storage import Storage
-from worker.journal import Journal
+from core.settings import Settings
+from core.storage import Storage, refusal_of
+from worker.errands import Answer, Errands
+from worker.journal import RETRY_SECONDS, Journal
+from worker.stopping import NEVER
+
+
+class Placing:
+    """Has what a trainer wants brought to where it can read it, and tells it where that is.
+
+    `lineage`: where that comes from, by the spec's field. `give_up`: ends the attempt, for this reason.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        storage: Storage,
+        errands: Errands,
+        *,
+        folder: Path,
+        settings: Settings,
+        tell: Callable[[Mapping[str, Any]], None],
+        give_up: Callable[[WeightworksError], None],
+    ) -> None:
+        self.lineage: dict[str, Any] = {"job": journal.claim.job_id}
+        self.due_at = NEVER
+        self._journal = journal
+        self._storage = storage
+        self._errands = errands
+        self._folder = folder
+        self._settings = settings
+        self._tell = tell
+        self._give_up = give_up
+        self._wanted: Mapping[str, Any] = {}
+
+    def want(self, message: Mapping[str, Any]) -> None:
+        """Note what the trainer wants, which is brought as soon as the database can tell where it is."""
+        self._wanted, self.due_at = message, 0.0
+
+    def act(self) -> None:
+        """Look up what is wanted, if that is due, and have it brought."""
+        if time.monotonic() < self.due_at:
+            return
+        try:
+            needs = look_up(self._journal.claim, self._wanted, self._journal)
+        except AWAY:
+            self.due_at = time.monotonic() + RETRY_SECONDS
+        except NotFound as error:
+            self.due_at = NEVER
+            self._give_up(error)
+        else:
+            self.due_at = NEVER
+            self.lineage.update(lineage_of(needs.inputs))
+            self._errands.send(partial(bring, needs, storage=self._storage, folder=self._folder), then=self._order)
+
+    def _order(self, answer: Answer[dict[str, Any]]) -> None:
+        try:
+            places = answer()
+        except NotFound as error:
+            self._give_up(error)
+        except OSError as error:
+            self._give_up(refusal_of(error) or WeightworksError(f"cannot place the inputs: {error}"))
+        else:
+            told = {"folder": str(self._folder), "max_unpacked_bytes": self._settings.max_unpacked_bytes}
+            self._tell({"type": "order", **places, **told, "lineage": self.lineage})
 
 
 @dataclass(frozen=True)
