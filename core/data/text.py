@@ -37,6 +37,13 @@ class TaggedText:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def rows(self, rows: torch.Tensor) -> TaggedText:
+        """Only these rows."""
+        chosen = rows.tolist()
+        return TaggedText(
+            tuple(self.tokens[row] for row in chosen), tuple(self.tags[row] for row in chosen), self.class_names
+        )
+
 
 def read_documents(path: Path, *, text: str | None = None) -> Iterator[str]:
     """The documents, empty ones left out: of plain text, or of the text column of JSON Lines, CSV or Parquet.

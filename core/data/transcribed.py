@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import torch
+
 from core.data.archives import Member, read_members
 from core.data.audio import check_audio
 from core.data.compression import Limits
@@ -38,10 +40,11 @@ class Transcribed:
     def __len__(self) -> int:
         return len(self.waves)
 
-    def rows(self, rows: list[int]) -> Transcribed:
+    def rows(self, rows: torch.Tensor) -> Transcribed:
         """Only these rows."""
+        chosen = rows.tolist()
         return Transcribed(
-            tuple(self.waves[row] for row in rows), tuple(self.transcripts[row] for row in rows), self.left_out
+            tuple(self.waves[row] for row in chosen), tuple(self.transcripts[row] for row in chosen), self.left_out
         )
 
 

@@ -26,6 +26,7 @@ from core.training.batches import Batches
 from core.training.classification import UNKNOWN, Prepared, evaluate, prepare, sample_rows, write_confusion_matrix
 from core.training.devices import autocast
 from core.training.labelled import ImageSize, Labelled, read_training_data
+from core.training.lesson import valid_metrics
 from core.training.run import Run
 
 
@@ -123,7 +124,7 @@ class ClassesLesson:
         rows = sample_rows(self.examples)
         wanted = answer_all(self.teacher, self.training.teachers, rows=rows).logits
         metrics = {f"train_{name}": value for name, value in self._judge(self.training, wanted, rows).items()}
-        metrics |= {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        metrics |= valid_metrics(self)
         if self.held_out is not None and self.held_out.is_labelled:
             found = evaluate(self.student, Prepared(self.held_out.students, self.held_out.labels))
             path = self.run.artifacts / "confusion_matrix.png"

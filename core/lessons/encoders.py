@@ -23,6 +23,7 @@ from core.networks.token_ids import TokenIds, encode
 from core.spec import JobReference
 from core.training.devices import autocast
 from core.training.labelled import read_training_data
+from core.training.lesson import valid_metrics
 from core.training.run import Run
 
 ROWS_AT_ONCE = 64
@@ -95,7 +96,7 @@ class EncodersLesson:
         self.student.save_pretrained(self.run.artifacts)
         self.reading.tokenizer.save_pretrained(self.run.artifacts)
         found = {f"train_{name}": value for name, value in self._judge(self.training, self.targets).items()}
-        found |= {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        found |= valid_metrics(self)
         return found | sizes(self.student, self.teacher)
 
     def _losses(self, part: Taught) -> torch.Tensor:

@@ -24,6 +24,7 @@ from core.networks.token_ids import TokenIds, encode
 from core.spec import JobReference
 from core.training.devices import autocast
 from core.training.labelled import read_training_data
+from core.training.lesson import valid_metrics
 from core.training.run import Run
 
 PROMPTS_AT_ONCE = 16
@@ -100,7 +101,7 @@ class LanguageLesson:
         self.student.save_pretrained(self.run.artifacts)
         self.reading.tokenizer.save_pretrained(self.run.artifacts)
         self._show()
-        found = {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        found = valid_metrics(self)
         return found | sizes(self.student, self.teacher)
 
     def _both_logits(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

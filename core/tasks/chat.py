@@ -8,7 +8,7 @@ import torch
 
 from core.data.conversations import Conversation, Message, read_conversations
 from core.data.packing import PackedRows, pack_whole
-from core.data.profile import Kind, Profile
+from core.data.profile import Kind
 from core.errors import InvalidData
 from core.networks.chat_template import Rendered, prompt_tokens
 from core.networks.language_modeling import keeps_apart
@@ -94,10 +94,4 @@ def _shown(messages: Sequence[Message]) -> str:
     return "\n".join(f"[{message['role']}] {message['content']}" for message in messages)
 
 
-def check(spec: TuningSpec, profile: Profile) -> None:
-    """Refuse a single conversation that is to be split."""
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one conversation cannot be split for validation", param="dataset")
-
-
-TASK = TaskType(reads=(Kind.CONVERSATIONS,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.CONVERSATIONS,), open=open_task)

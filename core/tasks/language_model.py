@@ -26,6 +26,7 @@ from core.tasks.classification import shortened
 from core.tasks.task import TaskType, TuningSpec
 from core.training.batches import read_parts
 from core.training.devices import autocast
+from core.training.lesson import report_base, valid_metrics
 from core.training.parts import to_device
 from core.training.run import Run
 
@@ -142,8 +143,7 @@ class NextTokens:
         self.vocabulary_head = vocabulary_head(self.network)
         if self.run.step == 0:
             self.show("before training")
-            if (found := self.evaluate()) is not None:
-                self.run.report(**{f"valid_{name}": value for name, value in found.items()})
+        report_base(self, self.run)
 
     @property
     def examples(self) -> int:
@@ -222,7 +222,7 @@ class NextTokens:
         self.show("after training")
         self.network.save_pretrained(self.run.artifacts)  # type: ignore[operator]
         self.model.tokenizer.save_pretrained(self.run.artifacts)
-        return {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        return valid_metrics(self)
 
 
 def open_task(spec: TuningSpec, run: Run) -> NextTokens:

@@ -14,14 +14,14 @@ from torch import nn
 from torch.nn import functional
 
 from core.data.boxed import NOTHING, Boxed, read_boxed
-from core.data.profile import Kind, Profile
+from core.data.profile import Kind
 from core.errors import InvalidData
 from core.networks.image_model import ImageModel, open_image_model
 from core.networks.loading import read_config
 from core.networks.opening import image_shape
 from core.tasks.task import TaskType, TuningSpec
 from core.training.artifacts import write_json
-from core.training.batches import split
+from core.training.batches import hold_out
 from core.training.boxes import Detections, average_precision, corners, match, overlap, real
 from core.training.classification import sample_rows
 from core.training.devices import autocast
@@ -243,14 +243,13 @@ def open_task(spec: TuningSpec, run: Run) -> DetectionTask:
         raise InvalidData(f"a model of type '{kind}' is no base here: name one of {', '.join(MATCHING)}", param="base")
     channels, *size = image_shape(folder, param="base")
     height, width = (spec.image_size, spec.image_size) if spec.image_size else size
-    training = read_boxed(run.dataset, size=(height, width), channels=channels)
-    held_out = None
-    if spec.validation_fraction is not None:
-        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, held_out = training.rows(rows), training.rows(others)
-    elif spec.validation is not None:
+    data = read_boxed(run.dataset, size=(height, width), channels=channels)
+
+    def read_validation() -> Boxed:
         read = read_boxed(run.inputs["validation"], size=(height, width), channels=channels)
-        held_out = _of_classes(read, training.class_names)
+        return _of_classes(read, data.class_names)
+
+    training, held_out = hold_out(data, spec, read_validation=read_validation)
     model = open_image_model(
         folder,
         "AutoModelForObjectDetection",
@@ -271,10 +270,4 @@ def _of_classes(data: Boxed, class_names: tuple[str, ...]) -> Boxed:
     return replace(data, labels=places[data.labels], class_names=class_names)
 
 
-def check(spec: TuningSpec, profile: Profile) -> None:
-    """Refuse what cannot be split."""
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one example cannot be split for validation", param="dataset")
-
-
-TASK = TaskType(reads=(Kind.BOXED,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.BOXED,), open=open_task)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from core.data.conversations import Preference, read_preferences
 from core.data.packing import IGNORED, NO_SEQUENCE, PackedBatch, PackedRows, few_rows
-from core.data.profile import Kind, Profile
+from core.data.profile import Kind
 from core.errors import InvalidData
 from core.networks.chat_template import Rendered
 from core.networks.language_modeling import decoder, vocabulary_head
@@ -21,6 +21,7 @@ from core.tasks.rendering import render_each, render_pair, room_for
 from core.tasks.task import TaskType, TuningSpec
 from core.training.batches import read_parts
 from core.training.devices import autocast
+from core.training.lesson import report_base, valid_metrics
 from core.training.parts import to_device
 from core.training.run import Run
 
@@ -90,8 +91,7 @@ class PreferenceTask:
 
     def __post_init__(self) -> None:
         self._right = torch.zeros(2, device=self.run.device)  # and of how many
-        if self.run.step == 0 and (found := self.evaluate()) is not None:
-            self.run.report(**{f"valid_{name}": value for name, value in found.items()})
+        report_base(self, self.run)
 
     @property
     def examples(self) -> int:
@@ -158,7 +158,7 @@ class PreferenceTask:
         """The model and its tokenizer, as transformers opens them."""
         self.network.save_pretrained(self.run.artifacts)  # type: ignore[operator]
         self.model.tokenizer.save_pretrained(self.run.artifacts)
-        return {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        return valid_metrics(self)
 
 
 def open_task(spec: TuningSpec, run: Run) -> PreferenceTask:
@@ -227,10 +227,4 @@ def _few_pairs(chosen: PackedRows, rejected: PackedRows) -> list[torch.Tensor]:
     return few_rows(torch.maximum(chosen.sizes, rejected.sizes), most=EVALUATION_ROWS)
 
 
-def check(spec: TuningSpec, profile: Profile) -> None:
-    """Refuse a single pair that is to be split."""
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one pair cannot be split for validation", param="dataset")
-
-
-TASK = TaskType(reads=(Kind.PREFERENCES,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.PREFERENCES,), open=open_task)

@@ -22,9 +22,10 @@ from core.networks.language_modeling import token_log_probabilities, vocabulary_
 from core.tasks.language_model import LanguageModel, open_chat_model
 from core.tasks.rendering import render_each, render_prompt, room_for
 from core.tasks.rollouts import Completion, Prompt, Rollout, figures_of, pack_completions
-from core.tasks.task import TaskType, TuningSpec
+from core.tasks.task import TaskType, TuningSpec, check_split
 from core.training.batches import read_parts
 from core.training.devices import autocast
+from core.training.lesson import report_base, valid_metrics
 from core.training.memory import is_out_of_memory
 from core.training.parts import to_device
 from core.training.policy_gradient import group_advantages, kl_to_base, policy_losses
@@ -62,8 +63,7 @@ class ReinforcementTask:
         self.run.watch.should_fall = False
         if self.run.step == 0:
             self.show("before training")
-            if (found := self.evaluate()) is not None:
-                self.run.report(**{f"valid_{name}": value for name, value in found.items()})
+        report_base(self, self.run)
 
     @property
     def examples(self) -> int:
@@ -158,7 +158,7 @@ class ReinforcementTask:
         self.show("after training")
         self.network.save_pretrained(self.run.artifacts)  # type: ignore[operator]
         self.model.tokenizer.save_pretrained(self.run.artifacts)
-        return {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        return valid_metrics(self)
 
     def _complete(self, prompts: Sequence[Prompt], count: int, temperature: float | None) -> list[list[int]]:
         with autocast(self.spec.precision, self.run.device):
@@ -246,8 +246,7 @@ def _prompts(
 
 def check(spec: TuningSpec, profile: Profile) -> None:
     """Refuse a single prompt that is to be split, and a grader that names fields which the data set does not have."""
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one prompt cannot be split for validation", param="dataset")
+    check_split(spec, profile)
     assert spec.grader is not None  # noqa: S101 - the spec sees to it
     if missing := names_of_items(spec.grader) - set(profile.columns):
         there = ", ".join(name for name in profile.columns if name != "messages") or "nothing beside messages"
@@ -256,4 +255,4 @@ def check(spec: TuningSpec, profile: Profile) -> None:
         )
 
 
-TASK = TaskType(reads=(Kind.CONVERSATIONS,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.CONVERSATIONS,), open=open_task, check=check)

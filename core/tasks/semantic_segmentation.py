@@ -16,10 +16,10 @@ from core.data.segmented import IGNORED, Segmented, read_segmented
 from core.errors import InvalidData
 from core.networks.image_model import ImageModel, open_image_model
 from core.networks.opening import image_shape
-from core.tasks.task import TaskType, TuningSpec
+from core.tasks.task import TaskType, TuningSpec, check_split
 from core.training.artifacts import write_json
 from core.training.augmentation import augment
-from core.training.batches import split
+from core.training.batches import hold_out
 from core.training.classification import sample_rows
 from core.training.devices import autocast
 from core.training.run import Run
@@ -182,14 +182,13 @@ def open_task(spec: TuningSpec, run: Run) -> SegmentationTask:
     """The base with a head for the classes of the masks."""
     channels, *size = image_shape(run.inputs["base"], param="base")
     height, width = (spec.image_size, spec.image_size) if spec.image_size else size
-    training = read_segmented(run.dataset, size=(height, width), channels=channels)
-    held_out = None
-    if spec.validation_fraction is not None:
-        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, held_out = training.rows(rows), training.rows(others)
-    elif spec.validation is not None:
+    data = read_segmented(run.dataset, size=(height, width), channels=channels)
+
+    def read_validation() -> Segmented:
         read = read_segmented(run.inputs["validation"], size=(height, width), channels=channels)
-        held_out = _of_classes(read, training.class_names)
+        return _of_classes(read, data.class_names)
+
+    training, held_out = hold_out(data, spec, read_validation=read_validation)
     model = open_image_model(
         run.inputs["base"],
         "AutoModelForSemanticSegmentation",
@@ -215,8 +214,7 @@ def check(spec: TuningSpec, profile: Profile) -> None:
     """Refuse masks of a single class, and what cannot be split."""
     if profile.classes is not None and len(profile.classes) < 2:
         raise InvalidData("all masks are of one class; segmentation needs two or more", param="dataset")
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one example cannot be split for validation", param="dataset")
+    check_split(spec, profile)
 
 
-TASK = TaskType(reads=(Kind.SEGMENTED,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.SEGMENTED,), open=open_task, check=check)

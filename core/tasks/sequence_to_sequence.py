@@ -12,7 +12,7 @@ import transformers
 from torch import nn
 from torch.nn import functional
 
-from core.data.profile import Kind, Profile
+from core.data.profile import Kind
 from core.data.text import read_text_pairs
 from core.data.text_pairs import TextPair
 from core.errors import InvalidData
@@ -23,6 +23,7 @@ from core.tasks.classification import shortened
 from core.tasks.task import TaskType, TuningSpec
 from core.training.batches import read_parts
 from core.training.devices import autocast
+from core.training.lesson import report_base, valid_metrics
 from core.training.parts import to_device
 from core.training.run import Run
 from core.training.translation_scores import bleu, chrf
@@ -65,8 +66,7 @@ class SequenceToSequence:
     new_parameters: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.run.step == 0 and (found := self.evaluate()) is not None:
-            self.run.report(**{f"valid_{name}": value for name, value in found.items()})
+        report_base(self, self.run)
 
     @property
     def examples(self) -> int:
@@ -141,7 +141,7 @@ class SequenceToSequence:
         """The model and its tokenizer, as transformers opens them."""
         self.network.save_pretrained(self.run.artifacts)  # type: ignore[operator]
         self.reading.tokenizer.save_pretrained(self.run.artifacts)
-        return {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        return valid_metrics(self)
 
 
 def open_task(spec: TuningSpec, run: Run) -> SequenceToSequence:
@@ -190,10 +190,4 @@ def _encoded(pairs: Sequence[TextPair], reading: Reading, run: Run) -> TokenPair
     return TokenPairs(source, target, pairs)
 
 
-def check(spec: TuningSpec, profile: Profile) -> None:
-    """Refuse a single pair that is to be split."""
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one pair cannot be split for validation", param="dataset")
-
-
-TASK = TaskType(reads=(Kind.PAIRS,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.PAIRS,), open=open_task)

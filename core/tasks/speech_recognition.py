@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from core.data.profile import Kind, Profile
+from core.data.profile import Kind
 from core.data.transcribed import Transcribed, read_transcribed
-from core.errors import InvalidData
 from core.networks.hearing import WaveInputs, open_extractor
 from core.networks.listening import PADDING, Inputs, Listener, open_listener, save_listener
 from core.tasks.task import TaskType, TuningSpec
-from core.training.batches import split
+from core.training.batches import hold_out
 from core.training.classification import sample_rows
 from core.training.devices import autocast
+from core.training.lesson import valid_metrics
 from core.training.parts import to_device
 from core.training.run import Run
 from core.training.transcripts import error_rates
@@ -113,8 +114,7 @@ class SpeechTask:
         """The model with its vocabulary and feature extractor."""
         rows = sample_rows(len(self.training))[:JUDGED_ROWS]
         found = {f"train_{name}": value for name, value in self._judge(self.training, rows).items()}
-        if self.held_out is not None:
-            found |= {f"valid_{name}": value for name, value in (self.evaluate() or {}).items()}
+        found |= valid_metrics(self)
         save_listener(self.listener, self.run.artifacts)
         return found
 
@@ -139,19 +139,15 @@ def open_task(spec: TuningSpec, run: Run) -> SpeechTask:
     """The base with the characters or the tokenizer that the transcripts need."""
     folder = run.inputs["base"]
     rate, seconds = open_extractor(folder, param="base").sampling_rate, spec.max_seconds or MAX_SECONDS
-    training = read_transcribed(run.dataset, rate=rate, max_seconds=seconds)
-    if training.left_out:
+    read = partial(read_transcribed, rate=rate, max_seconds=seconds)
+    data = read(run.dataset)
+    if data.left_out:
         run.message(
-            f"{training.left_out:,} of {training.left_out + len(training):,} recordings are longer than {seconds:g} "
+            f"{data.left_out:,} of {data.left_out + len(data):,} recordings are longer than {seconds:g} "
             "seconds and are left out",
             "warn",
         )
-    held_out = None
-    if spec.validation_fraction is not None:
-        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, held_out = training.rows(rows.tolist()), training.rows(others.tolist())
-    elif spec.validation is not None:
-        held_out = read_transcribed(run.inputs["validation"], rate=rate, max_seconds=seconds)
+    training, held_out = hold_out(data, spec, read_validation=lambda: read(run.inputs["validation"]))
     listener = open_listener(
         folder,
         training.transcripts,
@@ -163,10 +159,4 @@ def open_task(spec: TuningSpec, run: Run) -> SpeechTask:
     )
 
 
-def check(spec: TuningSpec, profile: Profile) -> None:
-    """Refuse what cannot be split, and more than Whisper hears."""
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one example cannot be split for validation", param="dataset")
-
-
-TASK = TaskType(reads=(Kind.SPEECH,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.SPEECH,), open=open_task)

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, StringConstraints, model_validator
 
 from core.data.profile import Kind, Profile
+from core.errors import InvalidData
 from core.graders import Grader
 from core.spec import ModelReference, fill, model_field
 from core.training.labelled import LabelledSpec
@@ -231,10 +232,16 @@ class Counted(Protocol):
         """How often `loss_of` found it right since this was last asked, 0-d, on the device."""
 
 
+def check_split(spec: TuningSpec, profile: Profile) -> None:
+    """Refuse a single example that is to be split."""
+    if spec.validation_fraction is not None and profile.examples < 2:
+        raise InvalidData("one example cannot be split for validation", param="dataset")
+
+
 @dataclass(frozen=True)
 class TaskType:
-    """A task before it has data: the kinds that it reads, what a profile alone forbids, and how it is opened."""
+    """A task before it has data: the kinds that it reads, how it is opened, and what a profile alone forbids."""
 
     reads: tuple[Kind, ...]
-    check: Callable[[Any, Profile], None]
     open: Callable[[Any, Run], Task]
+    check: Callable[[Any, Profile], None] = check_split

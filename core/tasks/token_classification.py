@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from core.networks.classifier import HEADS
 from core.networks.pretrained import fresh, open_config, open_pretrained, open_tokenizer
 from core.networks.token_ids import TokenIds
 from core.tasks.classification import shortened
-from core.tasks.task import TaskType, TuningSpec
-from core.training.batches import split
+from core.tasks.task import TaskType, TuningSpec, check_split
+from core.training.batches import hold_out
 from core.training.classification import balanced_weights, cross_entropy
 from core.training.devices import autocast
 from core.training.parts import to_device
@@ -144,16 +145,13 @@ class TokenClassification:
 
 def open_task(spec: TuningSpec, run: Run) -> TokenClassification:
     """The base with a head for the tags of the data."""
-    training = read_tagged_text(run.dataset, tokens=spec.tokens, tags=spec.tags)
-    names = training.class_names
+    read = partial(read_tagged_text, tokens=spec.tokens, tags=spec.tags)
+    data = read(run.dataset)
+    names = data.class_names
     if len(names) < 2:
         raise InvalidData(f"all tokens have the tag {names[0]!r}; there must be two or more", param="dataset")
-    held_out: TaggedText | None = None
-    if spec.validation_fraction is not None:
-        rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
-        training, held_out = _rows(training, rows), _rows(training, others)
-    elif spec.validation is not None:
-        held_out = read_tagged_text(run.inputs["validation"], tokens=spec.tokens, tags=spec.tags)
+    training, held_out = hold_out(data, spec, read_validation=lambda: read(run.inputs["validation"]))
+    if held_out is not None:
         _check_tags(held_out, names)
     network, new = _open_network(spec, run, names)
     tokenizer, reach = open_tokenizer(run.inputs["base"], network, param="base")
@@ -173,13 +171,6 @@ def open_task(spec: TuningSpec, run: Run) -> TokenClassification:
         held_out=None if held_out is None else _encoded(held_out, tokenizer, names, length, run),
         class_names=names,
         weights=_weights(spec, learned, len(names)).to(run.device),
-    )
-
-
-def _rows(text: TaggedText, rows: torch.Tensor) -> TaggedText:
-    chosen = rows.tolist()
-    return TaggedText(
-        tuple(text.tokens[row] for row in chosen), tuple(text.tags[row] for row in chosen), text.class_names
     )
 
 
@@ -261,8 +252,7 @@ def check(spec: TuningSpec, profile: Profile) -> None:
     """Refuse what has nothing to tell apart."""
     if spec.tags is None and profile.classes is not None and len(profile.classes) < 2:
         raise InvalidData(f"all tokens have the tag {next(iter(profile.classes))!r}", param="dataset")
-    if spec.validation_fraction is not None and profile.examples < 2:
-        raise InvalidData("one sentence cannot be split for validation", param="dataset")
+    check_split(spec, profile)
 
 
-TASK = TaskType(reads=(Kind.TOKENS,), check=check, open=open_task)
+TASK = TaskType(reads=(Kind.TOKENS,), open=open_task, check=check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Protocol, Self, TypeVar, overload
 
 import torch
 
@@ -99,3 +99,23 @@ def read_parts(
         rows, others = split(len(training), fraction=spec.validation_fraction, seed=spec.seed)
         return [training[row] for row in rows], [training[row] for row in others]
     return training, list(read(inputs["validation"])) if spec.validation is not None else []
+
+
+class Whole(Protocol):
+    """A data set that is one thing, and gives its rows."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, rows: torch.Tensor, /) -> Self:
+        """Only these rows."""
+
+
+Data = TypeVar("Data", bound=Whole)
+
+
+def hold_out(data: Data, spec: TrainingSpec, *, read_validation: Callable[[], Data]) -> tuple[Data, Data | None]:
+    """As `read_parts`, of a data set that was read as a whole."""
+    if spec.validation_fraction is not None:
+        rows, others = split(len(data), fraction=spec.validation_fraction, seed=spec.seed)
+        return data.rows(rows), data.rows(others)
+    return data, read_validation() if spec.validation is not None else None

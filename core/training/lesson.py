@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from core.training.run import Run
+
 
 class Lesson(Protocol):
     """A network that learns one thing from one data set."""
@@ -34,3 +36,14 @@ class Lesson(Protocol):
 
     def write_results(self) -> Mapping[str, float]:
         """Write the network and all that reads it into the run's artifacts; answers the last metrics."""
+
+
+def valid_metrics(lesson: Lesson) -> dict[str, float]:
+    """What `evaluate` finds, as it is called among a job's metrics: `valid_...`; nothing where nothing was held out."""
+    return {f"valid_{name}": value for name, value in (lesson.evaluate() or {}).items()}
+
+
+def report_base(lesson: Lesson, run: Run) -> None:
+    """Before the first step, report what the network does by itself: what it then learns is seen beside it."""
+    if run.step == 0 and (found := valid_metrics(lesson)):
+        run.report(**found)
