@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, Float, create_engine, event, select
+from sqlalchemy import CursorResult, Delete, Engine, Float, Update, create_engine, event, select
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
@@ -40,6 +40,13 @@ def _postgresql_now(element: Any, compiler: Any, **options: Any) -> str:
 def read_clock(session: Session) -> float:
     """Unix seconds by the database's clock, at this moment."""
     return session.scalars(select(database_now())).one()
+
+
+def change_rows(session: Session, statement: Update | Delete) -> int:
+    """Run an UPDATE or DELETE of many rows, past the objects that the session holds; answers how many it changed."""
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    assert isinstance(result, CursorResult)  # noqa: S101 - a statement without RETURNING
+    return result.rowcount
 
 
 class Database:

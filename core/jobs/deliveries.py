@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, exists, select, update
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict, NotFound
-from core.jobs.database import read_clock
+from core.jobs.database import change_rows, read_clock
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.pages import Order, page
 from core.jobs.status import DeliveryStatus
@@ -153,10 +153,7 @@ def drop_deliveries(session: Session, *, days: float, at_once: int = DROPPED_AT_
     """Forget what was delivered, or given up, so many days ago; answers how many, at most `at_once`."""
     ended = WebhookDelivery.status.in_([DeliveryStatus.DELIVERED, DeliveryStatus.FAILED])
     old = select(WebhookDelivery.id).where(ended, WebhookDelivery.next_at < read_clock(session) - days * 86400)
-    statement = delete(WebhookDelivery).where(WebhookDelivery.id.in_(old.limit(at_once)))
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    assert isinstance(result, CursorResult)  # noqa: S101 - a DELETE without RETURNING
-    return result.rowcount
+    return change_rows(session, delete(WebhookDelivery).where(WebhookDelivery.id.in_(old.limit(at_once))))
 
 
 def _try(delivery: WebhookDelivery, endpoint: WebhookEndpoint, *, now: float, until: float) -> Try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import CursorResult, and_, delete, exists, func, or_, select, update
+from sqlalchemy import and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound, TooManyRequests, WeightworksError
-from core.jobs.database import database_now, read_clock
+from core.jobs.database import change_rows, database_now, read_clock
 from core.jobs.ids import new_id
 from core.jobs.models.files import File, ModelFetch
 from core.jobs.models.projects import Project
@@ -150,6 +150,4 @@ def drop_fetches(session: Session, *, days: float = KEPT_DAYS) -> int:
     """Forget what failed, or whose file is gone, and ended so many days ago; answers how many."""
     is_gone = and_(ModelFetch.status == READY, ~exists().where(File.id == ModelFetch.file_id))
     over = (or_(ModelFetch.status == FAILED, is_gone), ModelFetch.seen_at < read_clock(session) - days * 86400)
-    result = session.execute(delete(ModelFetch).where(*over).execution_options(synchronize_session=False))
-    assert isinstance(result, CursorResult)  # noqa: S101 - a DELETE without RETURNING
-    return result.rowcount
+    return change_rows(session, delete(ModelFetch).where(*over))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from core.jobs.database import database_now
+from core.jobs.database import change_rows, database_now
 from core.jobs.models.jobs import Job
 from core.jobs.status import Asked, Status
 
@@ -59,9 +59,7 @@ def locked_job(session: Session, claim: Claim) -> Job:
 
 def lock_claim(session: Session, claim: Claim) -> None:
     """Make sure, until the transaction ends, that the claim still holds."""
-    result = session.execute(_fenced(claim).values(fence=claim.fence))
-    assert isinstance(result, CursorResult)  # noqa: S101 - an UPDATE without RETURNING
-    if result.rowcount == 0:
+    if change_rows(session, _fenced(claim).values(fence=claim.fence)) == 0:
         raise LeaseLost(claim.job_id)
 
 

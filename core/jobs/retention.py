@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, exists, func, select, tuple_
+from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from core.errors import Conflict
 from core.jobs.checkpoints import remove_checkpoints
-from core.jobs.database import database_now
+from core.jobs.database import change_rows, database_now
 from core.jobs.deletion import delete_artifacts
 from core.jobs.expiry import is_over, is_there
 from core.jobs.models.files import File, Upload, UploadPart
@@ -106,25 +106,27 @@ def drop_events(
         return 0, []
     these = (*going, place <= tuple_(*places[-1]))
     samples = session.execute(select(Event.fence, Event.data).where(*these, Event.type == "sample")).all()
-    _delete(session, Event, *these)
+    change_rows(session, delete(Event).where(*these))
     return len(places), [(fence, data) for fence, data in samples]
 
 
 def drop_submissions(session: Session, *, seconds: float) -> int:
     """Forget what submissions older than this made: a repeat so late makes a job of its own. Answers how many."""
     before = database_now() - seconds
-    return sum(_delete(session, table, table.created_at < before) for table in (IdempotencyKey, Submission))
+    return sum(
+        change_rows(session, delete(table).where(table.created_at < before)) for table in (IdempotencyKey, Submission)
+    )
 
 
 def drop_uploads(session: Session, *, seconds: float) -> int:
     """Forget uploads that ended, and expired so long ago; answers how many."""
     over = Upload.status.not_in([UploadStatus.PENDING])
-    return _delete(session, Upload, over, Upload.expires_at < database_now() - seconds)
+    return change_rows(session, delete(Upload).where(over, Upload.expires_at < database_now() - seconds))
 
 
 def drop_spent_gpu(session: Session, *, days: float) -> int:
     """Forget what deleted jobs spent on GPUs so many days ago: it counts no more. Answers how many attempts."""
-    return _delete(session, SpentGpu, SpentGpu.ended_at < database_now() - days * 86400)
+    return change_rows(session, delete(SpentGpu).where(SpentGpu.ended_at < database_now() - days * 86400))
 
 
 def _ended(days: float) -> tuple[Any, ...]:
@@ -134,10 +136,3 @@ def _ended(days: float) -> tuple[Any, ...]:
 def _lock_ended(session: Session, job_id: str, days: float) -> Job | None:
     query = select(Job).where(Job.id == job_id, *_ended(days)).with_for_update()
     return session.scalar(query.execution_options(populate_existing=True))
-
-
-def _delete(session: Session, table: Any, *conditions: Any) -> int:
-    statement = delete(table).where(*conditions).execution_options(synchronize_session=False)
-    result = session.execute(statement)
-    assert isinstance(result, CursorResult)  # noqa: S101 - a DELETE without RETURNING
-    return result.rowcount
