@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 LONGEST = 1000
+LARGEST = 1e9  # of a value: its square, and sums of that, are numbers of float32, too
 FUNCTIONS: Mapping[str, Callable[..., float]] = {
     "min": min,
     "max": max,
@@ -65,8 +66,8 @@ def compute(formula: str, values: Mapping[str, float]) -> float:
         raise ValueError(f"division by zero in '{_short(formula)}' {_where(values)}") from None
     except (ValueError, OverflowError):
         raise ValueError(f"'{_short(formula)}' is no number {_where(values)}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"'{_short(formula)}' is not finite {_where(values)}")
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"'{_short(formula)}' is {value:g} {_where(values)}, and a reward is at most {LARGEST:g}")
     return value
 
 

@@ -43,7 +43,8 @@ def test_names_are_graders_and_not_functions() -> None:
         ("log(zero)", "is no number"),
         ("(-b) ^ a", "is no number"),
         ("exp(1000)", "is no number"),
-        ("10 ^ 300 * 10 ^ 300", "is not finite"),
+        ("10 ^ 300 * 10 ^ 300", "is inf .* at most 1e"),
+        ("exp(50)", "at most 1e"),
         ("zero ^ -1", "is no number"),
     ],
 )
