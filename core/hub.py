@@ -9,10 +9,12 @@ Only the hub is asked, and whoever it redirects to for the files; the token goes
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
 import json
+import resource
 import shutil
 import sys
 import zipfile
@@ -25,13 +27,15 @@ import httpx2
 from huggingface_hub import HfApi, RepoFile, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from core.errors import InvalidData, NotFound, TooLarge, Unavailable, WeightworksError
-from core.processes import die_with_parent
+from core.errors import InvalidData, NotFound, StorageFull, TooLarge, Unavailable, WeightworksError
+from core.processes import die_with_parent, limit_memory
 
 BESIDE = frozenset({".json", ".txt", ".model", ".jinja", ".md"})  # what a model is beside its weights
 MODEL, GGUF, SAFETENSORS = "model", ".gguf", ".safetensors"
 SETTING = "WEIGHTWORKS_HUB_TOKEN"
 AT_ONCE = 2
+ROOM_BYTES = 2**20  # in an archive, for its members' names
+MEMORY_BYTES = 2**30  # that what the hub says may take
 YEAR_ONE = (1980, 1, 1, 0, 0, 0)  # of a zip: the same files make the same archive
 
 
@@ -39,6 +43,9 @@ def main() -> int:
     """Fetch what standard input asks for; answers the exit status, 0 also for an error that is told."""
     order = json.load(sys.stdin)
     die_with_parent(order["parent"])
+    limit_memory(MEMORY_BYTES)
+    most = order["max_bytes"] + ROOM_BYTES
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # of a file, whatever size the hub says that it has
     try:
         answer = fetch(order)
     except WeightworksError as error:
@@ -83,11 +90,20 @@ def _told(name: str, revision: str) -> Iterator[None]:
         message = f"the hub has no model '{name}', or shows it only to some: look at its spelling, or set {SETTING}"
         raise NotFound(message, param="name", code="hub_model_not_found") from None
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        what = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        message = f"the hub could not be read: {what}; ask again: what has come whole is kept"
-        raise Unavailable(message, code="hub_unreachable") from None
+        raise _refused(error, name) from None
     except ValueError as error:
         raise InvalidData(f"'{name}' cannot be fetched: {str(error).strip()[:300]}", param="name") from None
+
+
+def _refused(error: Exception, name: str) -> WeightworksError:
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("storage is full: free some space, then ask again; what has come whole is kept")
+    if number == errno.EFBIG:
+        return TooLarge(f"'{name}' has a file that is larger than a model may be, whatever the hub says", param="name")
+    what = f"{type(error).__name__}: {str(error).strip()[:300]}"
+    message = f"the hub could not be read: {what}; ask again: what has come whole is kept"
+    return Unavailable(message, code="hub_unreachable")
 
 
 @contextmanager

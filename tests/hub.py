@@ -18,13 +18,17 @@ TOKEN = "hf_the-token-of-these-tests"
 
 @dataclass
 class Hub:
-    """Two servers: one that knows the models, one that only has files. `stall_on`: a file of which only half comes."""
+    """Two servers: one that knows the models, one that only has files.
+
+    `stall_on`: a file of which only half comes. `told_bytes`: what it says that every file has, whatever comes.
+    """
 
     models: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # server, path, headers
     stall_on: str | None = None
     is_down: bool = False
+    told_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self.going_on = threading.Event()
@@ -80,7 +84,8 @@ def _answer_of_hub(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> None
     if about and about[2] == "revision":
         return _send(request, 200, json.dumps({"id": about[1], "sha": COMMIT, "siblings": []}).encode())
     if about:
-        entries = [{"type": "file", "path": one, "size": len(files[one]), "oid": _etag(files[one])} for one in files]
+        sizes = {one: hub.told_bytes or len(content) for one, content in files.items()}
+        entries = [{"type": "file", "path": one, "size": sizes[one], "oid": _etag(files[one])} for one in files]
         return _send(request, 200, json.dumps(entries).encode())
     content = files[found[2]]
     told = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": COMMIT}

@@ -26,7 +26,7 @@ from core.jobs.ids import new_id
 from core.jobs.models.base import Base
 from core.jobs.models.files import ModelFetch
 from core.settings import Settings
-from tests.api.service import ADMIN_KEY, Service, new_project, upload, wait_for
+from tests.api.service import ADMIN_KEY, MAX_UPLOAD_BYTES, Service, new_project, upload, wait_for
 from tests.hub import TOKEN, Hub
 from tests.tiny_llama import conversations, llama_zip
 
@@ -53,6 +53,7 @@ def large_weights() -> bytes:
 def client(service: Service, hub: Hub) -> Iterator[httpx.Client]:
     """Of a new project, before a hub that was just set up."""
     hub.models, hub.gated, hub.is_down, hub.stall_on = {NAME: model_files()}, set(), False, None
+    hub.told_bytes = None
     hub.asked.clear()
     hub.going_on.clear()
     with service.client(new_project(service)) as client:
@@ -154,9 +155,15 @@ def test_what_a_try_has_fetched_the_next_does_not_fetch_again(client: httpx.Clie
     [
         ({"models": {}}, "hub_model_not_found", "WEIGHTWORKS_HUB_TOKEN", 404),
         ({"models": {NAME: {"config.json": b"{}", "model.safetensors": b"x"}}}, "invalid_data", "it is cut short", 404),
+        (
+            {"models": {NAME: {"model.safetensors": bytes(MAX_UPLOAD_BYTES + 2**21)}}, "told_bytes": 9},
+            "too_large",
+            "larger than a model may be",
+            404,
+        ),
         ({"is_down": True}, "hub_unreachable", "ask again", 503),
     ],
-    ids=["unknown", "broken", "down"],
+    ids=["unknown", "broken", "lies", "down"],
 )
 def test_a_failure_tells_its_cure(
     client: httpx.Client, hub: Hub, changes: dict[str, Any], code: str, cure: str, status: int

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import InvalidData, NotFound, TooLarge
+from core.errors import InvalidData, NotFound, StorageFull, TooLarge
 from core.hub import choose, fetch
 from tests.hub import COMMIT, TOKEN, Hub
 
@@ -72,3 +72,8 @@ def test_a_gated_model_asks_for_a_token_and_its_terms(hub: Hub, tmp_path: Path) 
     assert hub.asked_of("files") == []
     with pytest.raises(NotFound, match="no revision 'v9'"):
         fetch(order(hub, tmp_path, revision="v9"))
+
+
+def test_a_full_disk_is_told_as_such(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(StorageFull):
+        fetch(order(hub, tmp_path, archive="/dev/full"))
