@@ -26,13 +26,13 @@ import torch
 from core.catalog import read_spec
 from core.errors import CheckpointDamaged, TrainingFailed, WeightworksError
 from core.execution import train
+from core.memory import is_out_of_memory
 from core.processes import die_with_parent, limit_memory, status_bytes
 from core.restoring import unpack_input
 from core.spec import JobReference, MethodSpec, files_of, models_of
 from core.storage import refusal_of
 from core.training.artifacts import MANIFEST, ArtifactFile, media_type
 from core.training.checkpoint import CheckpointFile, read_checkpoint
-from core.training.memory import is_out_of_memory
 from core.training.run import Control, Interrupted, Level, Run
 from core.training.samples import Sample
 from worker.channel import Channel, Message

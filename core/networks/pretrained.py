@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from core.errors import InvalidData
+from core.memory import is_out_of_memory
 from core.networks.gguf import forget_quantization, from_folder, gguf_of
 from core.networks.masked_autoencoder import encoder_config
 
@@ -35,7 +37,7 @@ def open_config(folder: Path, *, param: str) -> Any:
     """The folder's configuration, of a masked autoencoder its encoder's; raises InvalidData, of field `param`."""
     try:
         config = from_folder(transformers.AutoConfig, folder, **gguf_of(folder))
-    except (ValueError, KeyError, OSError, TypeError) as error:
+    except (ValueError, KeyError, OSError, TypeError, StrictDataclassError) as error:
         raise InvalidData(f"config.json cannot be used: {error!s:.300}", param=param) from None
     return encoder_config(config) if isinstance(config, transformers.ViTMAEConfig) else config
 
@@ -59,6 +61,8 @@ def open_pretrained(folder: Path, auto_class: str, *, param: str, config: Any = 
             **gguf_of(folder),
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InvalidData(f"the weights cannot be read as safetensors: {error!s:.300}", param=param) from None
     forget_quantization(network)
     for name, stored, wanted in info["mismatched_keys"]:
@@ -99,7 +103,7 @@ def open_reading(folder: Path, config: Any, *, param: str, at_most: int, positio
         )
     try:
         tokenizer = from_folder(transformers.AutoTokenizer, folder, **gguf)
-    except (ValueError, KeyError, OSError, ImportError) as error:
+    except (ValueError, KeyError, OSError, ImportError, TypeError, AttributeError) as error:
         raise InvalidData(f"the tokenizer cannot be opened: {error!s:.300}", param=param) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

@@ -17,6 +17,7 @@ from core.data.profile import Kind, Profile
 from core.data.prompts import GradedPrompt, read_prompts
 from core.errors import InvalidData, InvalidSpec
 from core.graders import check_item, grade, names_of_items
+from core.memory import is_out_of_memory
 from core.networks.generation import complete
 from core.networks.language_modeling import token_log_probabilities, vocabulary_head
 from core.tasks.language_model import LanguageModel, open_chat_model
@@ -26,7 +27,6 @@ from core.tasks.task import TaskType, TuningSpec, check_split
 from core.training.batches import read_parts
 from core.training.devices import autocast
 from core.training.lesson import report_base, valid_metrics
-from core.training.memory import is_out_of_memory
 from core.training.parts import to_device
 from core.training.policy_gradient import group_advantages, kl_to_base, policy_losses
 from core.training.run import Run

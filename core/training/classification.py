@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.memory import is_out_of_memory
 from core.training.hardest import LISTED, ExampleLosses, Hardest
 from core.training.labelled import Labelled
-from core.training.memory import is_out_of_memory
 from core.training.run import Run
 
 EVALUATION_ROWS = 256

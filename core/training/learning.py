@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from core.memory import is_out_of_memory
 from core.spec import TrainingSpec
 from core.training.gradient_cache import cache_gradient
-from core.training.memory import is_out_of_memory
 from core.training.optimization import EarlyStopping, adamw, gradient_scaler, schedule, update
 from core.training.parts import examples_in, parts, to_device
 from core.training.run import Run

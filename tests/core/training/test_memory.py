@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.training.memory import is_out_of_memory
+from core.memory import is_out_of_memory
 
 # One part of 8 examples takes 400 MB, and there are 300: two halves it is.
 CODE = """
