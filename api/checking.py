@@ -6,12 +6,14 @@ import asyncio
 import copy
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +144,9 @@ class Checker:
                 return Findings.from_dict(self._readers.ask(order, of="training data"))
             except EOFError:
                 raise InvalidData(
-                    f"it cannot be read with the base's tokenizer in {memory_bytes // 2**20:,} MiB of memory, or it "
-                    "crashes its reader: shorten its longest lines, or look at the base's tokenizer",
+                    f"it cannot be read with the base's tokenizer within {seconds + STARTING_SECONDS} seconds and "
+                    f"{memory_bytes // 2**20:,} MiB of memory, or it crashes its reader: shorten its longest lines, or "
+                    "look at the base's tokenizer and chat template",
                     param="dataset",
                     code=TOO_DEMANDING,
                 ) from None
@@ -154,9 +157,11 @@ class Checker:
         if isinstance(base, CheckpointInput):  # reads as what it was learned on does
             return self._place_base(base.base, scratch)
         folder = Path(self._folder.name) / _key_of(_identity(base))
+        with suppress(FileNotFoundError):
+            os.utime(folder)
         if isinstance(base, FileInput):
             archive = self._storage.fetch(file_key(base.sha256), scratch / "base.archive")
-            return {"folder": str(folder), "archive": str(archive)}
+            return {"folder": str(folder), "archive": str(archive), "scratch": str(scratch)}
         if not folder.exists():
             self._assemble(base, folder, scratch)
         return {"folder": str(folder)}
@@ -173,9 +178,15 @@ class Checker:
             shutil.rmtree(partial)
 
     def _forget_bases(self) -> None:
-        kept = sorted(Path(self._folder.name).iterdir(), key=lambda path: path.stat().st_mtime)
+        kept = sorted(Path(self._folder.name).iterdir(), key=_used_at)
         for folder in kept[: -BASES * 2]:  # those that are being read are younger
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _used_at(folder: Path) -> float:
+    with suppress(FileNotFoundError):  # whoever made it has renamed it, or another thread has forgotten it
+        return folder.stat().st_mtime
+    return 0.0
 
 
 def _identity(one: Input) -> str:

@@ -7,9 +7,9 @@ many `examples` the data set holds; and `reading_seconds`, within which all that
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
+import shutil
 import sys
 import tempfile
 import time
@@ -204,11 +204,12 @@ class Base(NamedTuple):
 def open_base(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Base:
     """The base; raises InvalidData.
 
-    `place`: `folder`, where what tells it is kept for the next time, and `archive`, which it is taken from.
+    `place`: `folder`, where what tells it is kept for the next time, `archive`, which it is taken from, and `scratch`,
+    a folder that is removed also where this is killed: what is unpacked may be large.
     """
     folder = Path(place["folder"])
     if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=place["scratch"]) as scratch:
             unpacked = Path(scratch) / "base"
             unpack_reading(Path(place["archive"]), unpacked, max_unpacked_bytes=max_unpacked_bytes)
             base = _open(unpacked)
@@ -217,10 +218,18 @@ def open_base(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Base:
                 open_causal_config(unpacked).save_pretrained(kept)
                 base.reading.tokenizer.save_pretrained(kept)
                 unpacked = kept
-            with contextlib.suppress(OSError):  # somebody else was quicker
-                unpacked.rename(folder)
+            _keep(unpacked, folder)
         return base
     return _open(folder)
+
+
+def _keep(unpacked: Path, folder: Path) -> None:
+    partial = Path(tempfile.mkdtemp(dir=folder.parent))
+    shutil.copytree(unpacked, partial, dirs_exist_ok=True)
+    try:
+        partial.rename(folder)
+    except OSError:  # somebody else was quicker
+        shutil.rmtree(partial)
 
 
 def _open(folder: Path) -> Base:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reading(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Reading:
     scratch = tmp_path_factory.mktemp("bases")
     (scratch / "archive").write_bytes(zipped(folder))
-    place = {"folder": str(scratch / "kept"), "archive": str(scratch / "archive")}
+    (scratch / "unpacked").mkdir()
+    place = {"folder": str(scratch / "kept"), "archive": str(scratch / "archive"), "scratch": str(scratch / "unpacked")}
     open_base(place, max_unpacked_bytes=2**30)
     (scratch / "archive").unlink()  # it is not needed a second time, nor are there weights in what was kept
     assert not list((scratch / "kept").glob("*.safetensors"))
@@ -87,3 +89,20 @@ def test_prompts_are_checked_with_their_grader(reading: Reading, tmp_path: Path)
         check(spec, {"dataset": tmp_path / "data"}, reading, examples=2, seconds=60)
     assert [problem.where for problem in told.value.problems] == ["line 2"]
     assert told.value.param == "dataset"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.json", '{"model_type": "llama", "hidden_size": "a"}', "config.json cannot be used"),
+        ("tokenizer_config.json", "[1]", "the tokenizer cannot be opened"),
+        ("tokenizer.json", '{"version"', "the tokenizer cannot be opened"),
+    ],
+)
+def test_a_base_that_is_broken_is_told_of(name: str, content: str, told: str, folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / name).write_text(content)
+    (tmp_path / "archive").write_bytes(zipped(broken))
+    place = {"folder": str(tmp_path / "kept"), "archive": str(tmp_path / "archive"), "scratch": str(tmp_path)}
+    with pytest.raises(InvalidData, match=told):
+        open_base(place, max_unpacked_bytes=2**30)
