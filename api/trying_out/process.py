@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,16 +21,24 @@ from anyio import to_thread
 
 from api.stopping import Stopping
 from core.environment import learning_environment
-from core.errors import InvalidData, InvalidRequest, TooManyRequests, Unavailable, WeightworksError
+from core.errors import (
+    InvalidData,
+    InvalidRequest,
+    NotFound,
+    StorageFull,
+    TooManyRequests,
+    Unavailable,
+    WeightworksError,
+)
 from core.jobs.inputs import Input
 from core.placement import place_input
+from core.serving import LINE_BYTES
 from core.settings import Settings
 from core.storage import Storage
 
 ROOT = Path(__file__).parents[2]
 RETRY_SECONDS = 5.0
-LINE_BYTES = 2**24  # the longest message of the process
-ERRORS = {error.__name__: error for error in (InvalidRequest, InvalidData, Unavailable)}
+ERRORS = {error.__name__: error for error in (InvalidRequest, InvalidData, NotFound, Unavailable, StorageFull)}
 
 log = logging.getLogger("weightworks.api")
 
@@ -170,7 +178,7 @@ class ServingProcess:
         """End the process and take no more orders."""
         self._is_closed = True
         self._end()
-        self._fail(Unavailable("this server is stopping: try again in a moment"))
+        self._fail(Unavailable("this server is stopping: try again in a moment"), set(self._exchanges.values()))
         if self._idle is not None:
             self._idle.cancel()
 
@@ -188,8 +196,8 @@ class ServingProcess:
         for folder in running.folders.values():
             folder.cleanup()
 
-    def _fail(self, error: WeightworksError) -> None:
-        for exchange in set(self._exchanges.values()):
+    def _fail(self, error: WeightworksError, exchanges: Collection[Exchange]) -> None:
+        for exchange in exchanges:
             exchange.put(error)
 
     async def _started(self) -> Running:
@@ -236,7 +244,8 @@ class ServingProcess:
                 self._hear(running, json.loads(line))
         if self._running is running:
             self._end()
-            self._fail(_ended(await to_thread.run_sync(running.process.wait)))
+            lost = set(self._exchanges.values())  # whoever asks from now on is answered by another process
+            self._fail(_ended(await to_thread.run_sync(running.process.wait)), lost)
 
     def _hear(self, running: Running, message: Message) -> None:
         if message["type"] == "wanted":
@@ -253,9 +262,9 @@ class ServingProcess:
         if found is None:  # whoever asked has left since
             _refuse(running, key, Unavailable("ask again"))
             return
-        folder = TemporaryDirectory(prefix="serving-", dir=self._storage.incoming, ignore_cleanup_errors=True)
-        running.folders[key] = folder
         try:
+            folder = TemporaryDirectory(prefix="serving-", dir=self._storage.incoming, ignore_cleanup_errors=True)
+            running.folders[key] = folder
             place = await to_thread.run_sync(
                 lambda: place_input(found, storage=self._storage, path=Path(folder.name) / "model")
             )
@@ -283,6 +292,7 @@ def _ended(status: int) -> WeightworksError:
     )
     by = f"was killed ({signal.Signals(-status).name})" if status < 0 else f"ended with status {status}"
     return Unavailable(
-        f"the process that was writing this {by}, as happens where memory is short: ask again, and for less at once",
+        f"the process that was writing this {by}, as happens where memory is short, or a prompt takes for ever to be "
+        "read: ask again, and for less at once",
         code="serving_ended",
     )

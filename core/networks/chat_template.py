@@ -16,8 +16,12 @@ _CHATML = """\
 {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}\
 """
 _END = "<|im_end|>"
+_LONGEST = 2**22  # characters, of which no model reads so many: a template may make them of nothing
 # What a template raises on purpose, or for messages that are not as it thinks.
-_REFUSALS = (jinja2.TemplateError, TypeError, KeyError, AttributeError, RecursionError)
+_REFUSALS = (
+    *(jinja2.TemplateError, TypeError, ValueError, AttributeError, RecursionError),
+    *(LookupError, ArithmeticError),
+)
 
 
 class Rendered(NamedTuple):
@@ -41,7 +45,10 @@ def give_template(tokenizer: Any) -> bool:
 
 def ends_of_turn(tokenizer: Any) -> list[int]:
     """The tokens that end an answer: what the template writes behind one, and what ends a sequence."""
-    rendered = _text(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bcd"}])
+    try:
+        rendered = _text(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "bcd"}])
+    except ValueError:  # it asks for more, a system message say
+        rendered = ""
     behind = tokenizer.encode(rendered.rpartition("bcd")[2].strip(), add_special_tokens=False)
     marked = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     special = marked.union(tokenizer.all_special_ids)  # which are the named ones
@@ -131,5 +138,7 @@ def _text(
             given, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
         )
     except _REFUSALS as error:
-        raise ValueError(f"the base's chat template refuses it: {error}") from None
+        raise ValueError(f"the base's chat template refuses it: {error!s:.300}") from None
+    if len(text) > _LONGEST:
+        raise ValueError(f"the base's chat template makes {len(text):,} characters of it; {_LONGEST:,} are read")
     return text

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import transformers
 
+from core.errors import TrainingFailed
+
 
 def ends_of_text(network: Any, tokenizer: Any) -> list[int]:
     """The tokens that end a text, as the base's generation_config and its tokenizer say."""
@@ -59,7 +61,7 @@ def complete(
     `network`: a causal model of transformers that takes positions, perhaps with adapters, in the mode that it is in.
     Each token is drawn from softmax(logits / temperature), by torch's own generator, and from nothing else: no top-k,
     no penalties; `temperature` None: the likeliest. Prompts are padded on the left, and their positions count from
-    their first token; each is read once, whatever the `count`.
+    their first token; each is read once, whatever the `count`. Raises TrainingFailed where nothing can be drawn.
     """
     device = next(network.parameters()).device
     longest = max(map(len, prompts))
@@ -71,6 +73,11 @@ def complete(
     answer = network(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=True, **keep)
     cache = answer.past_key_values
     cache.batch_repeat_interleave(count)
+    if temperature is not None and not answer.logits[:, -1].isfinite().all():  # CUDA would end with the draw
+        raise TrainingFailed(
+            "the model gives no probabilities any more: its weights are lost. Lower learning_rate, set gradient_clip "
+            "to 1, or take precision float32"
+        )
     logits, mask, positions = (
         each.repeat_interleave(count, 0) for each in (answer.logits[:, -1], mask, positions[:, -1:])
     )

@@ -12,7 +12,7 @@ from torch.nn import functional
 from core.errors import InvalidRequest
 from core.networks.word_vectors import WordVectors
 from core.serving.generation import Message
-from core.serving.opening import Encoder, LanguageModel, Opened
+from core.serving.opening import Encoder, LanguageModel, Opened, refuse_nan
 from core.serving.pooling import Pooling
 
 TEXTS_AT_ONCE = 8
@@ -33,6 +33,7 @@ def embed(model: Opened, inputs: Sequence[Text], *, dimensions: int | None) -> I
     yield [{"type": "started", "prompt_tokens": sum(map(len, tokens))}]
     for start in range(0, len(tokens), TEXTS_AT_ONCE):
         vectors = _vectors(model, tokens[start : start + TEXTS_AT_ONCE]).float().cpu()
+        refuse_nan(vectors)
         if dimensions is not None:
             vectors = functional.normalize(vectors[:, :dimensions], dim=-1)
         yield [_told(start + row, vector) for row, vector in enumerate(vectors)]

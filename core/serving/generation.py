@@ -12,7 +12,7 @@ import transformers
 
 from core.errors import InvalidRequest
 from core.networks.chat_template import prompt_tokens
-from core.serving.opening import LanguageModel
+from core.serving.opening import LanguageModel, refuse_nan
 from core.serving.sampling import Drawn, Sampler, Sampling
 from core.serving.writing import Writer
 
@@ -102,7 +102,7 @@ def _prompt(model: LanguageModel, asked: Asked) -> tuple[list[int], frozenset[in
         try:
             tokens = prompt_tokens(model.tokenizer, asked.messages, tools=asked.tools)
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
-            message = f"the model's chat template refuses these messages: {error}"
+            message = f"the model's chat template refuses these messages: {error!s:.300}"
             raise InvalidRequest(message, param="messages") from None
         _check_tokens(model, tokens, param="messages")
         return tokens, model.turn_ends
@@ -162,6 +162,7 @@ def _logits(model: LanguageModel, tokens: Sequence[Sequence[int]], cache: Any) -
         input_ids=inputs, attention_mask=seen, past_key_values=cache, use_cache=True, logits_to_keep=1
     )
     logits: torch.Tensor = found.logits[:, -1]
+    refuse_nan(logits)
     return logits
 
 

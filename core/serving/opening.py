@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from core.errors import InvalidData, InvalidRequest
@@ -21,6 +22,7 @@ from core.networks.word_vectors import WordVectors
 from core.serving.pooling import Pooling, read_pooling
 
 LONGEST = 32_768
+MOST_PENALTY = 100.0
 WORD_VECTORS = "weightworks-word-vectors"
 AUTO = transformers.models.auto.modeling_auto
 
@@ -106,8 +108,17 @@ def _open_language_model(folder: Path, config: Any, *, device: str) -> LanguageM
         reading.tokenizer,
         reading.max_length,
         frozenset(ends_of_text(network, reading.tokenizer)),
-        network.generation_config.repetition_penalty or 1.0,
+        _penalty(network.generation_config.repetition_penalty),
     )
+
+
+def _penalty(given: Any) -> float:
+    penalty = 1.0 if given is None else float(given)
+    if not 1 / MOST_PENALTY <= penalty <= MOST_PENALTY:
+        raise InvalidData(
+            f"generation_config.json has the repetition_penalty {penalty:g}: it is about 1", param="model"
+        )
+    return penalty
 
 
 def _open_encoder(folder: Path, config: Any, *, device: str) -> Encoder:
@@ -122,6 +133,12 @@ def _open_encoder(folder: Path, config: Any, *, device: str) -> Encoder:
 def _refuse_missing(names: Sequence[str] | frozenset[str]) -> None:
     if names:
         raise InvalidData(f"the model lacks weights: {', '.join(sorted(names)[:3])}", param="model")
+
+
+def refuse_nan(numbers: torch.Tensor) -> None:
+    """Raise InvalidData where a model's numbers are none."""
+    if numbers.isnan().any():
+        raise InvalidData("the model's weights make no numbers (NaN): they are broken", param="model")
 
 
 def language_model(found: Opened) -> LanguageModel:

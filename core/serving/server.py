@@ -17,16 +17,19 @@ from types import FrameType
 from typing import Any
 
 from core.data.model_archive import unpack_model_archive
-from core.errors import InvalidRequest, Unavailable, WeightworksError
+from core.errors import InvalidData, InvalidRequest, Unavailable, WeightworksError
+from core.memory import is_out_of_memory
+from core.serving import LINE_BYTES
 from core.serving.embedding import embed
 from core.serving.generation import Asked, Message, generate
 from core.serving.opening import Opened, language_model, open_model
 from core.serving.shelf import Shelf
 from core.serving.sizes import loading_bytes
 from core.serving.turns import Turn, Turns
-from core.training.memory import is_out_of_memory
+from core.storage import refusal_of
 
 READING_SECONDS = 20.0  # of the CPU, which a prompt may take to become tokens
+ENDING_SECONDS = 60.0  # of the CPU, after which the process ends: a tokenizer that is not Python hears no signal
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ class Server:
         found: Message = {"type": "opened", "model": order["model"]}
         try:
             return {**found, "opened": self._open(order)}
-        except Exception as error:
-            return {**found, "error": told(error)}
+        except Exception as error:  # what libraries raise for what strangers wrote has no end
+            return {**found, "error": told(_of_opening(error))}
 
     def _open(self, order: Message) -> Opened:
         folder = _folder(order["place"], max_unpacked_bytes=self._options.max_unpacked_bytes)
@@ -143,7 +146,10 @@ class Server:
             self._turns.put(turn)
 
     def _say(self, message: Mapping[str, Any]) -> None:
-        self._connection.sendall(json.dumps(message).encode() + b"\n")
+        line = json.dumps(message).encode() + b"\n"
+        if len(line) > LINE_BYTES:
+            raise InvalidRequest("a part of this answer is too long to be told: ask another model", code="too_large")
+        self._connection.sendall(line)
 
 
 def _folder(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Path:
@@ -186,9 +192,11 @@ def limited(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, ENDING_SECONDS)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
 
@@ -202,6 +210,17 @@ def told(error: Exception) -> dict[str, Any]:
             code="out_of_memory",
         )
     elif not isinstance(error, WeightworksError):
-        traceback.print_exception(error)
-        error = WeightworksError("the server failed at this; its log says more")
+        error = refusal_of(error) or _unforeseen(error)
     return {"class": type(error).__name__, **error.as_dict()}
+
+
+def _of_opening(error: Exception) -> Exception:
+    if isinstance(error, WeightworksError) or is_out_of_memory(error) or refusal_of(error) is not None:
+        return error
+    traceback.print_exception(error)
+    return InvalidData(f"the model cannot be opened: {type(error).__name__}: {error!s:.300}", param="model")
+
+
+def _unforeseen(error: Exception) -> WeightworksError:
+    traceback.print_exception(error)
+    return WeightworksError("the server failed at this; its log says more")

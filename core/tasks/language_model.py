@@ -72,7 +72,10 @@ def open_language_model(spec: TuningSpec, run: Run) -> LanguageModel:
     if "position_ids" not in signature(network.forward).parameters:
         raise InvalidData(f"models of type '{config.model_type}', which take no position_ids, cannot be tuned here")
     network = network.to(run.device).eval()
-    if _looks_ahead(network):
+    logits = _try_out(network)
+    if not logits.isfinite().all():
+        raise InvalidData("the base's weights make no numbers (NaN, or infinity): they are broken", param="base")
+    if not torch.allclose(logits[0], logits[1], atol=1e-4, rtol=1e-3):  # what it says depends on what follows
         raise InvalidData(f"the base ('{config.model_type}') sees the tokens that it is to predict", param="base")
     reading = open_tokenizer(folder, network, param="base", at_most=LONGEST)
     _check_embeddings(network, reading.tokenizer)
@@ -114,11 +117,11 @@ def _check_embeddings(network: Any, tokenizer: Any) -> None:
 
 
 @torch.no_grad()
-def _looks_ahead(network: nn.Module) -> bool:
-    """Whether what it says of a token depends on later ones: an encoder's attention."""
+def _try_out(network: nn.Module) -> torch.Tensor:
+    """What it says behind the same three tokens, which other ones follow: [2, 3, vocabulary]."""
     tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=next(network.parameters()).device)
-    logits = network(input_ids=tokens, use_cache=False).logits[:, :3]
-    return not torch.allclose(logits[0], logits[1], atol=1e-4, rtol=1e-3)
+    logits: torch.Tensor = network(input_ids=tokens, use_cache=False).logits[:, :3]
+    return logits
 
 
 @dataclass

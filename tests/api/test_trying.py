@@ -25,7 +25,7 @@ from core.training.checkpoint import CheckpointFile
 from core.training.run import Control, Run
 from tests.api.service import Service, new_project, serving, submit, upload, wait_for, work
 from tests.language_models import CONTEXT, write_encoder, write_language_model
-from tests.tiny_llama import conversations, zipped
+from tests.tiny_llama import conversations, write_tiny_llama, zipped
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -352,6 +352,47 @@ def test_who_leaves_frees_the_turn_and_a_project_leaves_places_to_others(
             assert chat(other, theirs).status_code == 200
         assert chat(http, base).status_code == 429
     wait_for(lambda: chat(http, base).status_code == 200)
+
+
+def wordy(folder: Path) -> bytes:
+    """A base that has a token longer than any message may be, and a template that refuses at greater length."""
+    refusal = "{{ raise_exception('no ' * 10000000) }}"
+    write_tiny_llama(folder, chat_template=refusal)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["x" * 2**24] = vocabulary.pop("x")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return zipped(folder)
+
+
+def test_what_is_too_long_to_be_told_ends_only_its_answer(
+    serving_service: Service, http: httpx.Client, base: str, tmp_path: Path
+) -> None:
+    model = upload(http, wordy(tmp_path), name="wordy.zip", purpose="base-model")["id"]
+    token = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]["x" * 2**24]
+    chat(http, base).raise_for_status()
+    process = serving_process(serving_service)
+    refused = chat(http, model)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages")
+    assert len(refused.text) < 1000
+    asked = {"model": model, "prompt": "a", "max_tokens": 2, "logit_bias": {str(token): 100}}
+    refused = http.post("/v1/completions", json=asked)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_large")
+    assert chat(http, base).status_code == 200
+    assert serving_process(serving_service).pid == process.pid
+
+
+def test_files_that_cannot_be_placed_are_told_of(serving_service: Service, http: httpx.Client, tmp_path: Path) -> None:
+    write_tiny_llama(tmp_path)
+    model = upload(http, zipped(tmp_path), name="placed.zip", purpose="base-model")["id"]
+    incoming = serving_service.storage.incoming
+    incoming.rename(tmp_path / "incoming")
+    try:
+        refused = chat(http, model)
+    finally:
+        (tmp_path / "incoming").rename(incoming)
+    assert refused.status_code == 503
+    assert chat(http, model).status_code == 200
 
 
 def test_a_process_that_is_killed_is_told_of_and_replaced(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from core.errors import InvalidRequest
+from core.errors import InvalidData, InvalidRequest
 from core.networks.chat_template import prompt_tokens
 from core.networks.language_models import GPT2
+from core.serving.embedding import embed
 from core.serving.generation import PREFILL_TOKENS, Asked, generate
 from core.serving.opening import LanguageModel, open_model
 from core.serving.sampling import Sampling
@@ -120,8 +122,38 @@ def test_tokens_without_an_embedding_are_refused(asked: Asked, param: str, tmp_p
     assert caught.value.param == param
 
 
-def test_a_template_that_refuses_is_told_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ raise_exception('long ' * 10 ** 6) }}", "long long"),
+        ("{{ 'ab ' * 10 ** 7 }}", "30,000,000 characters"),
+    ],
+)
+def test_a_template_that_refuses_is_told_of(template: str, told: str, tmp_path: Path) -> None:
     model = open_written(tmp_path)
-    model.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(InvalidRequest, match="roles must alternate"):
+    model.tokenizer.chat_template = template
+    with pytest.raises(InvalidRequest, match=told) as caught:
         next(generate(model, Asked(messages=[{"role": "user", "content": "a"}])))
+    assert len(caught.value.message) < 500
+
+
+def test_weights_that_are_no_numbers_are_told_of(tmp_path: Path) -> None:
+    model = open_written(tmp_path)
+    torch.nn.init.constant_(model.network.model.norm.weight, math.nan)
+    for temperature in (0.0, 1.0):
+        asked = Asked(prompt="the whale", sampling=Sampling(temperature=temperature))
+        with pytest.raises(InvalidData, match="NaN"):
+            list(generate(model, asked))
+    with pytest.raises(InvalidData, match="NaN"):
+        list(embed(model, ["the whale"], dimensions=None))
+
+
+def test_a_template_that_wants_a_system_message_is_given_one(tmp_path: Path) -> None:
+    model = open_written(tmp_path)
+    refusal = "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    model.tokenizer.chat_template = refusal + model.tokenizer.chat_template
+    messages = [{"role": "system", "content": "b"}, {"role": "user", "content": "a"}]
+    assert next(generate(model, Asked(messages=messages)))[0]["type"] == "started"
+    assert model.turn_ends == model.text_ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def test_a_template_that_goes_in_circles_is_stopped(tmp_path: Path, monkeypatch:
     model.tokenizer.chat_template = template
     said = [message["type"] for step in server.steps_of(order(messages=messages), model) for message in step]
     assert said[0] == "started"
+
+
+def test_a_disk_that_is_full_is_told_as_such() -> None:
+    assert server.told(OSError(errno.ENOSPC, "No space left on device"))["class"] == "StorageFull"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])

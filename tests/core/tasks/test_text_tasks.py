@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import torch
 import transformers
 from contract import Recorder, RequestAfter, run_example, weights_of
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from core import load_model
 from core.catalog import read_spec
@@ -286,6 +288,17 @@ def test_refuses_bases_that_do_not_fit(
     with pytest.raises(InvalidData, match=message) as raised:
         run_example(example_of(task), tmp_path / "run", inputs=inputs)
     assert raised.value.param == "base"
+
+
+def test_refuses_a_base_whose_weights_are_no_numbers(llama: Path, tmp_path: Path) -> None:
+    CASES["chat"].write(tmp_path / "data")
+    shutil.copytree(llama, tmp_path / "llama")
+    weights = load_file(llama / "model.safetensors")
+    broken = {name: torch.full_like(tensor, math.nan) for name, tensor in weights.items()}
+    save_file(broken, tmp_path / "llama" / "model.safetensors", metadata={"format": "pt"})
+    inputs = {"dataset": tmp_path / "data", "base": tmp_path / "llama"}
+    with pytest.raises(InvalidData, match="no numbers"):
+        run_example(example_of("chat"), tmp_path / "run", inputs=inputs)
 
 
 def test_names_the_task_that_data_of_this_kind_would_fit(tmp_path: Path) -> None:
