@@ -15,10 +15,11 @@ from core.jobs.checkpoints import lock_checkpoint
 from core.jobs.files import BASE_MODEL, lock_file
 from core.jobs.inputs import Input, lock_model, model_of_job, resolve_references
 from core.jobs.models.jobs import Job
+from core.jobs.names import find_named
 from core.jobs.status import Status
 from core.jobs.store import create_job, get_job, lock_job
 from core.registry import Method
-from core.spec import JobReference, MethodSpec, TrainingSpec, files_of, models_of
+from core.spec import FINE_TUNED, JobReference, MethodSpec, TrainingSpec, files_of, models_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,22 @@ class Checked:
     spec: MethodSpec
     profile: Profile
     needs: Mapping[str, str]
+
+
+def has_names(spec: MethodSpec) -> bool:
+    """Whether it calls models by their names, `ft:...`, that must be ids before it is checked."""
+    return any(map(_is_name, models_of(spec).values()))
+
+
+def with_ids(session: Session, project_id: str, spec: MethodSpec) -> MethodSpec:
+    """The spec with the id of each model or checkpoint in place of its name; raises NotFound, naming the field."""
+    named = {field: str(name) for field, name in models_of(spec).items() if _is_name(name)}
+    ids = {field: find_named(session, project_id, name, param=field).id for field, name in named.items()}
+    return spec.model_copy(update=ids)
+
+
+def _is_name(reference: str | JobReference) -> bool:
+    return isinstance(reference, str) and reference.startswith(FINE_TUNED)
 
 
 def check_submission(session: Session, project_id: str, spec: MethodSpec) -> Checked:

@@ -67,7 +67,11 @@ class JobReference(Frozen):
     job: str = Field(min_length=1, max_length=128, description="Id of a job, or its local name inside a pipeline.")
 
 
-ModelReference = Annotated[str, StringConstraints(pattern=r"^(model|file|ckpt)-[A-Za-z0-9_-]+$")] | JobReference
+FINE_TUNED = "ft:"
+ModelReference = (
+    Annotated[str, StringConstraints(max_length=512, pattern=r"^((model|file|ckpt)-[A-Za-z0-9_-]+|ft:[^\x00]+)$")]
+    | JobReference
+)
 FileReference = Annotated[str, StringConstraints(pattern=r"^file-[A-Za-z0-9_-]+$")]
 
 
@@ -77,7 +81,10 @@ def file_field(default: Any = ..., *, description: str) -> Any:
 
 
 def model_field(default: Any = ..., *, description: str) -> Any:
-    """A spec's field that may hold a model's id, a checkpoint's, an uploaded model's file id, or `{"job": ...}`."""
+    """A spec's field that may hold a model's id, a checkpoint's, an uploaded model's file id, or `{"job": ...}`.
+
+    Users may write the name `ft:...` of a model or checkpoint, too: the API puts the id in its place.
+    """
     return Field(default, description=description, json_schema_extra={"reference": "model"})
 
 

@@ -56,8 +56,19 @@ class PreviewObject(Answer):
 @router.post("", status_code=202)
 async def submit_job(spec: SpecBody, caller: Writer, server: ServerDep, envelope: Submitter) -> JobObject:
     """Submit a job: a method, a data set, and what the method's spec allows."""
+    spec = await with_ids(server, caller, spec)
     verdict = await server.checker.judge(caller.project_id, spec)
     return await server.submissions.ask(Submission(envelope, spec, verdict))
+
+
+async def with_ids(server: Server, caller: Caller, spec: MethodSpec) -> MethodSpec:
+    """The spec with the ids of the models that it calls by their names."""
+    return await run_in_threadpool(_with_ids, server, caller, spec) if submission.has_names(spec) else spec
+
+
+def _with_ids(server: Server, caller: Caller, spec: MethodSpec) -> MethodSpec:
+    with server.database.read() as session:
+        return submission.with_ids(session, caller.project_id, spec)
 
 
 @router.post("/preview")
@@ -72,6 +83,7 @@ async def preview_job(
     The estimate comes from a short real measurement: the first steps are made here, and what a job would end with is
     told as an error.
     """
+    spec = await with_ids(server, caller, spec)
     checked, found = await run_in_threadpool(_look_up, server, caller, spec, measure)
     verdict = await server.checker.judge(caller.project_id, spec)
     verdict.enforce()

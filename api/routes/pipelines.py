@@ -16,6 +16,7 @@ from api.answers.pipelines import PipelineObject, pipeline_objects
 from api.checking import Verdict
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep, Writer
 from api.idempotency import Envelope, Submitter, submit_once
+from api.routes.jobs import with_ids
 from core.catalog import job_spec
 from core.errors import WeightworksError
 from core.jobs import pipelines
@@ -50,6 +51,8 @@ async def submit_pipeline(
     body: PipelineRequest, caller: Writer, server: ServerDep, envelope: Submitter
 ) -> PipelineObject:
     """Submit several jobs at once, all or none; each waits for the weights that it needs."""
+    jobs = {name: await with_ids(server, caller, spec) for name, spec in body.jobs.items()}
+    body = body.model_copy(update={"jobs": jobs})
     verdicts = {
         name: await server.checker.judge(caller.project_id, spec, local=body.jobs) for name, spec in body.jobs.items()
     }

@@ -17,9 +17,9 @@ from core.jobs.inputs import get_file, may_use
 from core.jobs.models.files import File
 from core.jobs.models.jobs import Job
 from core.jobs.models.results import Checkpoint, TrainedModel
+from core.spec import FINE_TUNED
 
 ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".gguf", ".gguf.zip")  # of uploaded base models
-FINE_TUNED = "ft:"
 AT_STEP = "ckpt-step-"
 MOST_NAMES = 200  # that are looked through for one that is nearly right
 

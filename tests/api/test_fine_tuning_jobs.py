@@ -291,6 +291,13 @@ def test_what_succeeded_has_a_name_and_results(service: Service, http: httpx.Cli
     again = create(http, {**asked, "model": name}, suffix="more")
     assert (again["model"], spec_of(http, again)["base"]) == (name, model_id)
     http.post(f"{JOBS}/{again['id']}/cancel")
+    spec = {"method": "fine_tuning", "task": "chat", "base": name, "dataset": asked["training_file"]}
+    native = [http.post("/v1/jobs", json=spec), http.post("/v1/pipelines", json={"jobs": {"one": spec}})]
+    assert [answer.status_code for answer in native] == [202, 202], native[0].text
+    assert [one["spec"]["base"] for one in (native[0].json(), native[1].json()["jobs"]["one"])] == [model_id] * 2
+    assert http.post("/v1/jobs/preview?measure=false", json=spec).json()["spec"]["base"] == model_id
+    unknown = http.post("/v1/jobs", json={**spec, "base": f"{name}x"})
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "base")
     http.delete(f"/v1/files/{results}").raise_for_status()
     assert http.get(f"{JOBS}/{job}").json()["result_files"] == []
 
