@@ -91,6 +91,7 @@ class Reader:
     until: float  # by the monotonic clock: what comes later is not read
     first: dict[bytes, str] = field(default_factory=dict)  # where each example that is new stands first
     copies: dict[str, str] = field(default_factory=dict)  # where a copy stands: where what it copies does
+    ties: list[str] = field(default_factory=list)  # where pairs stand whose answers are the same
     examples: int = 0
     tokens: int = 0
     learned: int = 0
@@ -120,6 +121,8 @@ class Reader:
         first = self.first.setdefault(blake2b(content.encode(), digest_size=12).digest(), example.where)
         if first != example.where:
             self.copies[example.where] = first
+        if isinstance(example, Preference) and example.chosen == example.rejected:
+            self.ties.append(example.where)
 
     def _render(self, example: Any, room: Room, problems: Problems) -> None:
         assert self.reading is not None  # noqa: S101 - there is room only then
@@ -172,6 +175,11 @@ def _warnings(readers: Mapping[str, Reader], *, seconds: float) -> Iterator[str]
         yield (
             f"{len(training.copies):,} of {training.examples:,} examples are exact copies of others, and are learned "
             f"that much more often: {_named(list(training.copies))}. Leave them out, unless that is meant."
+        )
+    if training.ties:
+        yield (
+            f"{len(training.ties):,} of {training.examples:,} pairs of the data set hold the same answer twice, of "
+            f"which nothing is learned: {_named(training.ties)}. Leave them out."
         )
     if "validation" in readers:
         held_out = readers["validation"]

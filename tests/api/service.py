@@ -64,8 +64,8 @@ class Service:
     def client(self, key: str | None, **options: Any) -> httpx.Client:
         """A client whose every answer is held against the schema."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        hooks = {"response": [self.schema.check]}
-        return httpx.Client(base_url=self.api.base_url, headers=headers, timeout=30, event_hooks=hooks, **options)
+        surroundings: dict[str, Any] = {"timeout": 2 * PATIENCE, "event_hooks": {"response": [self.schema.check]}}
+        return httpx.Client(base_url=self.api.base_url, headers=headers, **surroundings, **options)
 
 
 def environment(folder: Path, redis_url: str, **changes: str) -> dict[str, str]:

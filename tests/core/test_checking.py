@@ -63,6 +63,14 @@ def test_a_pair_has_the_tokens_of_both_answers(reading: Reading, tmp_path: Path)
     assert [found.tokens, found.learned_tokens] == [2 * frame + 3 + 1, 4 + 2]
 
 
+def test_pairs_of_twice_the_same_answer_are_told(tmp_path: Path) -> None:
+    pairs = [{"prompt": f"{number}", "chosen": "a", "rejected": "ab"[number % 2]} for number in range(4)]
+    (tmp_path / "data").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    (warning,) = check(spec_of("preference"), {"dataset": tmp_path / "data"}, None, examples=4, seconds=60).warnings
+    assert warning.startswith("2 of 4 pairs of the data set hold the same answer twice, of which nothing is learned")
+    assert "line 1, line 3" in warning
+
+
 def test_without_a_base_nothing_is_counted_but_examples(tmp_path: Path) -> None:
     examples.write_conversations(tmp_path / "data", count=COUNT)
     spec = spec_of("chat", duplicates="keep")
