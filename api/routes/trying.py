@@ -54,9 +54,10 @@ async def create_chat_completion(body: ChatRequest, request: Request, caller: Re
     exchange = await _ask(server, caller, [body.model], [order])
     if body.stream:
         has_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await stream(exchange, chat_chunks(model=body.model, choices=body.n or 1, has_usage=has_usage))
+        told_by = chat_chunks(model=body.model, choices=body.n or 1, has_usage=has_usage, tools=body.offered_tools)
+        return await stream(exchange, told_by)
     told = await _unless_gone(request, exchange, gather(exchange, choices=body.n or 1))
-    return chat_completion(told, model=body.model)
+    return chat_completion(told, model=body.model, tools=body.offered_tools)
 
 
 @router.post("/completions", response_model=TextCompletion, responses=EVENT_STREAM)

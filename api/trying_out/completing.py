@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,16 @@ from api.trying_out.schemas import (
     ChatChoice,
     ChatCompletion,
     ChatLogprobs,
+    FunctionCall,
     LikelyToken,
     TextChoice,
     TextCompletion,
     TextLogprobs,
     TokenLogprob,
+    ToolCall,
     UsageObject,
 )
+from api.trying_out.tool_calls import Call, read_calls
 from core.jobs.ids import new_id
 
 BROKEN = "\ufffd"
@@ -77,20 +80,33 @@ async def gather(exchange: Exchange, *, choices: int = 1) -> Told:
     return told
 
 
-def chat_completion(told: Told, *, model: str) -> ChatCompletion:
-    """The whole answer to a chat."""
-    choices = [
-        ChatChoice(
-            index=index,
-            message=AssistantMessage(content=choice.text),
-            logprobs=chat_logprobs(choice.logprobs),
-            finish_reason=choice.finish_reason,
-        )
-        for index, choice in told.each()
-    ]
+def chat_completion(told: Told, *, model: str, tools: Sequence[Mapping[str, Any]]) -> ChatCompletion:
+    """The whole answer to a chat; `tools`: those that were offered."""
+    choices = [_chat_choice(index, choice, tools) for index, choice in told.each()]
     return ChatCompletion(
         id=new_id("chatcmpl"), created=int(time.time()), model=model, choices=choices, usage=told.usage
     )
+
+
+def _chat_choice(index: int, choice: Written, tools: Sequence[Mapping[str, Any]]) -> ChatChoice:
+    text, calls = read_calls(choice.text, tools)
+    made = [ToolCall(**told_call(call)) for call in calls]
+    return ChatChoice(
+        index=index,
+        message=AssistantMessage(content=text or None if made else text, tool_calls=made or None),
+        logprobs=chat_logprobs(choice.logprobs),
+        finish_reason=reason_told(choice.finish_reason, has_calls=bool(made)),
+    )
+
+
+def told_call(call: Call) -> dict[str, Any]:
+    """The fields of a ToolCall, with an id of its own."""
+    return {"id": new_id("call"), "function": FunctionCall(name=call.name, arguments=call.arguments)}
+
+
+def reason_told(reason: Any, *, has_calls: bool) -> Any:
+    """Why an answer ends: one that calls tools, and was not cut off, waits for what they answer."""
+    return "tool_calls" if has_calls and reason == "stop" else reason
 
 
 def text_completion(told: Told, *, model: str) -> TextCompletion:

@@ -92,7 +92,7 @@ class ChatRequest(Request):
     logprobs: bool | None = Field(None, description="Tell of each token's probability.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="And of those of so many of the likeliest.")
     tools: list[dict[str, Any]] | None = Field(
-        None, description="Given to the chat template; an answer that calls one is told as the text that it is."
+        None, description="Given to the chat template; how an answer calls one, docs/trying-models.md tells."
     )
     tool_choice: Any = Field(None, description="auto or none.")
     response_format: dict[str, Any] | None = Field(None, description="Only of type text.")
@@ -108,6 +108,12 @@ class ChatRequest(Request):
     verbosity: Ignored = None
     prediction: Ignored = None
     parallel_tool_calls: Ignored = None
+
+    @property
+    def offered_tools(self) -> list[dict[str, Any]]:
+        """The tools that an answer may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
     audio: Refused = None
     functions: Refused = None
     function_call: Refused = None
@@ -156,12 +162,11 @@ def chat_order(body: ChatRequest, settings: Settings) -> dict[str, Any]:
         raise unsupported("modalities", "answers are text")
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true beside it", param="top_logprobs")
-    tools = None if body.tool_choice == "none" else body.tools
     most = body.max_completion_tokens or body.max_tokens
     return _generate(
         body,
         messages=_messages(body.messages),
-        tools=tools or None,
+        tools=body.offered_tools or None,
         choices=body.n or 1,
         max_tokens=most,
         default_tokens=settings.serving_tokens,

@@ -9,6 +9,7 @@ from pydantic import Field
 from api.answers.answer import Answer
 
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class UsageObject(Answer):
@@ -40,12 +41,34 @@ class ChatLogprobs(Answer):
     refusal: None = None
 
 
+class FunctionCall(Answer):
+    """Which function to call, and with what."""
+
+    name: str
+    arguments: str = Field(description="An object, as JSON.")
+
+
+class ToolCall(Answer):
+    """A call of a tool that was offered."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ToolCallDelta(ToolCall):
+    """A call that comes to an answer, whole."""
+
+    index: int
+
+
 class AssistantMessage(Answer):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None = Field(description="Null where it calls tools and says nothing beside.")
     refusal: None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class ChatChoice(Answer):
@@ -54,7 +77,7 @@ class ChatChoice(Answer):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
 
 
 class ChatCompletion(Answer):
@@ -73,6 +96,7 @@ class Delta(Answer):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(Answer):
@@ -81,7 +105,7 @@ class ChunkChoice(Answer):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishReason | None = None
+    finish_reason: ChatFinishReason | None = None
 
 
 class ChatChunk(Answer):

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.answers.answer import Answer
-from api.trying_out.completing import Told, chat_logprobs, text_logprobs
+from api.trying_out.completing import Told, chat_logprobs, reason_told, text_logprobs, told_call
 from api.trying_out.process import Exchange, Message
-from api.trying_out.schemas import ChatChunk, ChunkChoice, Delta, TextChoice, TextCompletion, UsageObject
+from api.trying_out.schemas import (
+    ChatChunk,
+    ChunkChoice,
+    Delta,
+    TextChoice,
+    TextCompletion,
+    ToolCallDelta,
+    UsageObject,
+)
+from api.trying_out.tool_calls import Call, CallReader
 from core.errors import WeightworksError
 from core.jobs.ids import new_id
 
@@ -41,19 +51,26 @@ class Chunks(ABC):
         """The last chunk, if it is asked for."""
 
 
+@dataclass
 class ChatChunks(Chunks):
-    """The chunks of a chat: each choice begins with its role."""
+    """The chunks of a chat: each choice begins with its role; `tools`: those that were offered."""
+
+    tools: Sequence[Mapping[str, Any]] = ()
+    readers: dict[int, CallReader] = field(default_factory=dict)
 
     def of(self, message: Message, index: int) -> list[Answer]:
         """A chunk for each choice as it begins, for what comes to it, and for its end."""
         if message["type"] == "started":
             return [self._chunk(index + choice, Delta(role="assistant", content="")) for choice in range(self.choices)]
+        reader = self.readers.setdefault(index, CallReader(self.tools))
         if message["type"] == "finished":
-            choice = ChunkChoice(index=index, delta=Delta(), finish_reason=message["finish_reason"])
-            return [self._of([choice])]
-        if not message["text"] and not message["logprobs"]:
-            return []
-        return [self._chunk(index, Delta(content=message["text"]), message)]
+            rest = [self._chunk(index, delta) for delta in _deltas(reader, reader.finish())]
+            reason = reason_told(message["finish_reason"], has_calls=reader.calls > 0)
+            return [*rest, self._of([ChunkChoice(index=index, delta=Delta(), finish_reason=reason)])]
+        deltas = _deltas(reader, reader.add(message["text"]))
+        if not deltas and message["logprobs"]:
+            deltas = [Delta(content="")]  # what the token says may be a part of a call
+        return [self._chunk(index, delta, None if place else message) for place, delta in enumerate(deltas)]
 
     def of_usage(self, usage: UsageObject) -> Answer:
         """A chunk of no choice."""
@@ -65,6 +82,19 @@ class ChatChunks(Chunks):
 
     def _of(self, choices: list[ChunkChoice], usage: UsageObject | None = None) -> Answer:
         return ChatChunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
+
+
+def _deltas(reader: CallReader, found: Sequence[str | Call]) -> list[Delta]:
+    """What comes to an answer: text, and calls, of which the reader has counted the last."""
+    index = reader.calls - sum(isinstance(part, Call) for part in found)
+    deltas = []
+    for part in found:
+        if isinstance(part, Call):
+            deltas.append(Delta(tool_calls=[ToolCallDelta(**told_call(part), index=index)]))
+            index += 1
+        else:
+            deltas.append(Delta(content=part))
+    return deltas
 
 
 class TextChunks(Chunks):
@@ -91,9 +121,9 @@ class TextChunks(Chunks):
         return TextCompletion(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
 
 
-def chat_chunks(*, model: str, choices: int, has_usage: bool) -> Chunks:
+def chat_chunks(*, model: str, choices: int, has_usage: bool, tools: Sequence[Mapping[str, Any]]) -> Chunks:
     """What makes the chunks of a chat."""
-    return ChatChunks(model, choices, has_usage, id=new_id("chatcmpl"))
+    return ChatChunks(model, choices, has_usage, id=new_id("chatcmpl"), tools=tools)
 
 
 def text_chunks(*, model: str, choices: int, has_usage: bool) -> Chunks:

@@ -30,6 +30,7 @@ from tests.tiny_llama import conversations, write_tiny_llama, zipped
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 MESSAGES = [{"role": "user", "content": "what is the whale?"}]
+CALL = '<tool_call>{"name": "weather", "arguments": {"in": "Rome"}}</tool_call>'
 QUEUE = 6
 PATIENCE = 150.0
 SPEC = {
@@ -167,7 +168,7 @@ def test_a_stream_says_the_same_in_whole_characters(http: httpx.Client, base: st
     answer = chat(http, base, **options)
     assert answer.headers["content-type"].startswith("text/event-stream")
     *said, last = chunks(answer)
-    assert said[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert said[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "tool_calls": None}
     assert (
         "".join(one["choices"][0]["delta"]["content"] or "" for one in said)
         == (whole["choices"][0]["message"]["content"])
@@ -190,6 +191,41 @@ def test_several_answers_are_drawn_by_the_seed(http: httpx.Client, base: str) ->
         for choice in chunk["choices"]:
             by_choice[choice["index"]] += choice["delta"]["content"] or ""
     assert list(by_choice.values()) == texts[0]
+
+
+def test_calls_of_tools_are_told_apart(http: httpx.Client, tmp_path: Path) -> None:
+    """The model writes a token that is a call, then its end: each likelier than all others, and the call not again."""
+    network = write_language_model(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens([CALL])
+    call, end = tokenizer.convert_tokens_to_ids(CALL), tokenizer.eos_token_id
+    network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    network.get_output_embeddings().weight.data[[call, end]] = 0.0  # so that the bias alone tells how likely they are
+    for thing in (network, tokenizer):
+        thing.save_pretrained(tmp_path)
+    model = upload(http, zipped(tmp_path), name="caller.zip", purpose="base-model")["id"]
+    drawn = {"logit_bias": {str(call): 100, str(end): 99}, "presence_penalty": 2, "logprobs": True}
+    asked = {**drawn, "tools": [{"type": "function", "function": {"name": "weather"}}]}
+    (choice,) = chat(http, model, **asked).json()["choices"]
+    (told,) = choice["message"]["tool_calls"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (None, "tool_calls")
+    assert told == {
+        "id": told["id"],
+        "type": "function",
+        "function": {"name": "weather", "arguments": '{"in": "Rome"}'},
+    }
+    begin, *said, last = [chunk["choices"][0] for chunk in chunks(chat(http, model, stream=True, **asked))]
+    deltas = [one["delta"] for one in said if one["delta"]["tool_calls"]]
+    (streamed,) = deltas[0]["tool_calls"]
+    assert len(deltas) == 1
+    assert streamed == {**told, "id": streamed["id"], "index": 0}
+    assert (begin["delta"]["role"], last["finish_reason"]) == ("assistant", "tool_calls")
+    assert sum(len((one["logprobs"] or {"content": []})["content"]) for one in said) == 1
+    plain = chat(http, model, **{**asked, "tool_choice": "none"}).json()["choices"][0]
+    assert (plain["message"]["content"], plain["message"]["tool_calls"]) == (CALL, None)
+    assert plain["finish_reason"] == "stop"
+    answered = [*MESSAGES, choice["message"], {"role": "tool", "tool_call_id": told["id"], "content": "fair"}]
+    assert chat(http, model, messages=answered, **asked).json()["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def test_a_stop_string_ends_the_answer_and_is_not_in_it(http: httpx.Client, base: str) -> None:
