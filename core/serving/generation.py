@@ -76,24 +76,27 @@ def generate(model: LanguageModel, asked: Asked) -> Iterator[list[Message]]:
         yield [_piece(choice.index, text) for choice in choices]
     cache = transformers.DynamicCache(config=model.network.config)
     for start in range(0, len(tokens), PREFILL_TOKENS):
-        logits = _logits(model, [tokens[start : start + PREFILL_TOKENS]], cache)
+        logits = _read(model, tokens[start : start + PREFILL_TOKENS], cache)
         yield []
     if len(choices) > 1:
         cache.batch_repeat_interleave(len(choices))
         logits = logits.expand(len(choices), -1)
-    while choices:
+    while True:
         drawn = [choice.sampler.draw(row) for choice, row in zip(choices, logits, strict=True)]
         said, going_on = [], []
         for row, (choice, one) in enumerate(zip(choices, drawn, strict=True)):
             messages, is_over = _take(model, choice, one, ends=ends, most=most)
             said += messages
             going_on += [] if is_over else [row]
-        yield said
-        if going_on and len(going_on) < len(choices):
+        if not going_on:
+            yield said
+            return
+        if len(going_on) < len(choices):
             cache.batch_select_indices(torch.tensor(going_on, device=logits.device))
         choices = [choices[row] for row in going_on]
-        if choices:
-            logits = _logits(model, [[drawn[row].token] for row in going_on], cache)
+        following = model.decoder.add([drawn[row].token for row in going_on], cache)
+        yield said
+        logits = model.decoder.logits(following)
 
 
 def _prompt(model: LanguageModel, asked: Asked) -> tuple[list[int], frozenset[int]]:
@@ -154,10 +157,10 @@ def _most_tokens(model: LanguageModel, asked: Asked, prompt: int) -> int:
 
 
 @torch.inference_mode()
-def _logits(model: LanguageModel, tokens: Sequence[Sequence[int]], cache: Any) -> torch.Tensor:
-    """Of what follows each row of tokens, [rows, vocabulary]; the cache keeps what was seen."""
-    inputs = torch.tensor(tokens, device=model.network.device)
-    seen = torch.ones(len(inputs), cache.get_seq_length() + inputs.shape[1], dtype=torch.int64, device=inputs.device)
+def _read(model: LanguageModel, tokens: Sequence[int], cache: Any) -> torch.Tensor:
+    """Of what follows the tokens, the logits, [1, vocabulary]; the cache keeps what was seen."""
+    inputs = torch.tensor([tokens], device=model.network.device)
+    seen = torch.ones(1, cache.get_seq_length() + len(tokens), dtype=torch.int64, device=inputs.device)
     found = model.network(
         input_ids=inputs, attention_mask=seen, past_key_values=cache, use_cache=True, logits_to_keep=1
     )

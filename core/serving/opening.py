@@ -19,6 +19,7 @@ from core.networks.loading import read_config
 from core.networks.pretrained import open_config, open_pretrained, open_tokenizer
 from core.networks.saving import is_network_config, load_network
 from core.networks.word_vectors import WordVectors
+from core.serving.decoding import Decoder
 from core.serving.pooling import Pooling, read_pooling
 
 LONGEST = 32_768
@@ -41,6 +42,11 @@ class LanguageModel:
     def turn_ends(self) -> frozenset[int]:
         """The tokens that end an assistant's turn, as the chat template tells when it is first asked."""
         return self.text_ends.union(ends_of_turn(self.tokenizer))
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Where its answers meet."""
+        return Decoder(self.network)
 
 
 @dataclass(frozen=True)
