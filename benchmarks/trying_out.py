@@ -1,7 +1,8 @@
-"""Models that are tried out: tokens a second beside transformers, and what a training loses to them.
+"""Models that are tried out: tokens a second beside transformers, of one answer and of several at once, and what a
+training loses to them.
 
-`python -m benchmarks.trying_out` prints both, on SmolLM2-135M-Instruct and one thread each; with `training`, only the
-second. CPU seconds are counted, for the machine may have other work.
+`python -m benchmarks.trying_out` prints all of it, on SmolLM2-135M-Instruct and one thread each; with `together` or
+`training`, only the second or the third. CPU seconds are counted, for the machine may have other work.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,12 @@ ROUNDS = 3
 TRAINING_SECONDS = 10.0  # of the CPU
 LOWEST_PRIORITY = 19
 MESSAGES = [{"role": "user", "content": "Explain in a few sentences how a bicycle stays upright."}]
+QUESTIONS = (
+    MESSAGES[0]["content"],
+    "Write a poem about the sea.",
+    "How do I bake bread?",
+    "Tell me a story about a dragon who is afraid of fire.",
+)
 NAMES = ("weightworks", "transformers")
 
 
@@ -61,6 +69,48 @@ def generation_rates(model: LanguageModel) -> dict[str, list[float]]:
         for name, write in zip(NAMES, (ours, theirs), strict=True):
             found[name].append(count / _cpu_seconds(write))
     return found
+
+
+def together_rates(model: LanguageModel) -> dict[str, list[float]]:
+    """Tokens a CPU second of as many answers as there are questions, each in turn and one after the other.
+
+    They must say the same, prompts are included.
+    """
+    found: dict[str, list[float]] = {"at once": [], "one after the other": []}
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        together = _answers(model, QUESTIONS)
+        between = time.process_time()
+        alone = [_answers(model, [question])[0] for question in QUESTIONS]
+        ended = time.process_time()
+        if together != alone:
+            raise AssertionError("answers that are written at once differ from those that are written alone")
+        count = sum(len(answer) for answer in alone)
+        found["at once"].append(count / (between - began))
+        found["one after the other"].append(count / (ended - between))
+    return found
+
+
+def _answers(model: LanguageModel, questions: Sequence[str]) -> list[list[str]]:
+    """The pieces of the answers to all of them, a step of each by turns."""
+    sampling = Sampling(temperature=0.0)
+    answers: list[list[str]] = [[] for _ in questions]
+    turns = deque(
+        (
+            answer,
+            generate(
+                model,
+                Asked(messages=[{"role": "user", "content": question}], max_tokens=TOKENS, sampling=sampling),
+            ),
+        )
+        for question, answer in zip(questions, answers, strict=True)
+    )
+    while turns:
+        answer, steps = turns.popleft()
+        if (said := next(steps, None)) is not None:
+            answer += [one["text"] for one in said if one["type"] == "piece"]
+            turns.append((answer, steps))
+    return answers
 
 
 def _cpu_seconds(action: Callable[[], object]) -> float:
@@ -163,20 +213,29 @@ def _serving(core: int, folder: Path) -> Iterator[tuple[psutil.Process, Iterator
         ours.close()
 
 
+def tell_rates(rates: Mapping[str, Sequence[float]]) -> None:
+    """Print the middle one of each, and how far they went."""
+    for name, found in rates.items():
+        middle = statistics.median(found)
+        print(f"{name}: {middle:.2f} tokens a CPU second ({min(found):.2f} to {max(found):.2f})", flush=True)
+
+
 def main() -> None:
-    """Print both."""
+    """Print what is asked for."""
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = open_model(smollm2(), device="cpu")
     if not isinstance(model, LanguageModel):
         raise TypeError("SmolLM2 is a language model")
     with tempfile.TemporaryDirectory() as folder:
-        if "training" not in sys.argv[1:]:
-            for name, found in generation_rates(model).items():
-                middle = statistics.median(found)
-                print(f"{name}: {middle:.2f} tokens a CPU second ({min(found):.2f} to {max(found):.2f})", flush=True)
+        if not sys.argv[1:]:
+            tell_rates(generation_rates(model))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
             print(f"peak memory of this process: {peak:.0f} MiB", flush=True)
+        if "training" not in sys.argv[1:]:
+            tell_rates({f"{len(QUESTIONS)} answers {how}": rates for how, rates in together_rates(model).items()})
+        if "together" in sys.argv[1:]:
+            return
         model.network.save_pretrained(folder)  # which opens faster than GGUF
         model.tokenizer.save_pretrained(folder)
         for name, rate in training_rates(Path(folder)).items():
