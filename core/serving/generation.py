@@ -97,6 +97,7 @@ def generate(model: LanguageModel, asked: Asked) -> Iterator[list[Message]]:
         following = model.decoder.add([drawn[row].token for row in going_on], cache)
         yield said
         logits = model.decoder.logits(following)
+        refuse_nan(logits)
 
 
 def _prompt(model: LanguageModel, asked: Asked) -> tuple[list[int], frozenset[int]]:
