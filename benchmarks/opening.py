@@ -46,7 +46,7 @@ def theirs(folder: Path) -> tuple[Any, Any]:
 def check(folder: Path) -> tuple[Any, Any]:
     """As the check of training data opens it: without weights."""
     with tempfile.TemporaryDirectory() as scratch:
-        place = {"folder": f"{scratch}/kept", "archive": str(folder / "model.gguf")}
+        place = {"folder": f"{scratch}/kept", "archive": str(folder / "model.gguf"), "scratch": scratch}
         return None, open_base(place, max_unpacked_bytes=2**34).reading.tokenizer
 
 

@@ -221,7 +221,7 @@ def open_base(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Base:
             unpacked = Path(scratch) / "base"
             unpack_reading(Path(place["archive"]), unpacked, max_unpacked_bytes=max_unpacked_bytes)
             base = _open(unpacked)
-            if any(unpacked.glob("*.gguf")):  # which takes seconds to read
+            if any(unpacked.glob("*.gguf")):  # which holds the weights too
                 kept = Path(scratch) / "kept"
                 open_causal_config(unpacked).save_pretrained(kept)
                 base.reading.tokenizer.save_pretrained(kept)

@@ -148,7 +148,7 @@ def test_refuses_what_is_no_gguf(tmp_path: Path) -> None:
 
 
 def test_before_a_job_is_written_it_reads_as_in_the_job(file: Path, tmp_path: Path) -> None:
-    place = {"folder": str(tmp_path / "kept"), "archive": str(file)}
+    place = {"folder": str(tmp_path / "kept"), "archive": str(file), "scratch": str(tmp_path)}
     first, first_width = open_base(place, max_unpacked_bytes=2**30)
     kept, kept_width = open_base({"folder": place["folder"]}, max_unpacked_bytes=2**30)
     (tmp_path / "whole").mkdir()
