@@ -10,13 +10,12 @@ from typing import Any
 
 from core.data.archives import Container, Member, read_members
 from core.data.compression import Limits, open_data
+from core.data.gguf_header import check_gguf, is_gguf
 from core.data.problems import Problems
 from core.data.recognise import is_tar
 from core.errors import InvalidData
 
 CONFIG = "config.json"
-GGUF = b"GGUF"  # what such a file begins with
-GGUF_VERSIONS = (2, 3)
 MAX_CONFIG_BYTES = 2**20
 MAX_HEADER_BYTES = 32 * 2**20  # a third of the format's own limit, and more than any model has
 MAX_MEMBERS = 1000
@@ -33,6 +32,7 @@ def inspect_model_archive(path: Path, *, max_unpacked_bytes: int = 256 * 2**30) 
     """
     problems = Problems()
     if _is_gguf(path):
+        _check_bare(path)
         return
     root = _root(path, max_unpacked_bytes)
     has_weights = False
@@ -43,8 +43,8 @@ def inspect_model_archive(path: Path, *, max_unpacked_bytes: int = 256 * 2**30) 
             problems.add(member.name, "pickled weights are not read: save the model with safetensors")
         elif suffix == ".safetensors":
             _check_weights(member, problems)
-        elif suffix == ".gguf" and not is_gguf(member.read_head(8)):
-            problems.add(member.name, "is not GGUF of version 2 or 3, whatever its name says")
+        elif suffix == ".gguf":
+            _check_gguf(member, problems)
         elif name == CONFIG:
             _check_config(member, problems)
     if not has_weights:
@@ -88,11 +88,6 @@ def unpack_reading(path: Path, folder: Path, *, max_unpacked_bytes: int = 256 * 
     names = [name for name, _ in _below(_root(path, max_unpacked_bytes), path, Problems(), max_unpacked_bytes)]
     kept = READING if any(name.lower().endswith(".safetensors") for name in names) else KEPT
     unpack_model_archive(path, folder, max_unpacked_bytes=max_unpacked_bytes, kept=kept)
-
-
-def is_gguf(head: bytes) -> bool:
-    """Whether a GGUF file begins here, of a version that is read."""
-    return head.startswith(GGUF) and int.from_bytes(head[4:8], "little") in GGUF_VERSIONS
 
 
 def _is_gguf(path: Path) -> bool:
@@ -162,6 +157,22 @@ def _check_weights(member: Member, problems: Problems) -> None:
         is_whole = False
     if not is_whole:
         problems.add(member.name, "is not safetensors, whatever its name says, or it is cut short")
+
+
+def _check_gguf(member: Member, problems: Problems) -> None:
+    try:
+        with member.open() as stream:
+            check_gguf(stream, member.size)
+    except ValueError as error:
+        problems.add(member.name, str(error))
+
+
+def _check_bare(path: Path) -> None:
+    try:
+        with path.open("rb") as stream:
+            check_gguf(stream, path.stat().st_size)
+    except ValueError as error:
+        raise InvalidData(f"the GGUF file {error}") from None
 
 
 def _container(path: Path) -> Container:
