@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from weakref import WeakKeyDictionary
 
+from starlette.responses import StreamingResponse
+
 from api.answers.events import event_object
 from api.dependencies import Server
 from core.jobs.events import EventId
@@ -20,6 +22,12 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": still here\n\n"
 
 _encoded: WeakKeyDictionary[Event, bytes] = WeakKeyDictionary()  # as long as somebody still has the event
+
+
+def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
+    """Server-sent events as they come: no cache keeps them, and no proxy holds them back."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 async def stream(server: Server, job_id: str, *, after: EventId | None) -> AsyncIterator[bytes]:

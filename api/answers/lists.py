@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from api.answers.answer import Answer
 from api.dependencies import Page
+from core.errors import NotFound
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -33,3 +34,17 @@ def page_of(items: Sequence[Item], page: Page) -> ListOf[Item]:
         last_id=ids[-1] if ids else None,
         has_more=len(items) > page.limit,
     )
+
+
+def page_of_all(items: Sequence[Item], page: Page, *, noun: str) -> ListOf[Item]:
+    """A page of a list that is wholly at hand, the newest first; raises NotFound for an unknown cursor.
+
+    `noun`: what its items are.
+    """
+    ordered = list(items) if page.order == "desc" else list(reversed(items))
+    if page.after is None:
+        return page_of(ordered, page)
+    ids = [getattr(item, "id", None) for item in ordered]
+    if page.after not in ids:
+        raise NotFound(f"there is no {noun} '{page.after}'", param="after")
+    return page_of(ordered[ids.index(page.after) + 1 :], page)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from api.answers.answer import Answer
 from api.answers.checkpoints import CheckpointObject, checkpoint_object
 from api.answers.events import SampleObject, sample_object
-from api.answers.lists import ListOf, page_of
+from api.answers.lists import ListOf, page_of, page_of_all
 from api.archives import MEDIA_TYPE, send_archive
 from api.dependencies import Caller, PageDep, Reader, Server, ServerDep
 from api.downloads import BINARY, Download, Responses, documented, send
@@ -57,13 +57,7 @@ def list_checkpoints(job_id: str, caller: Reader, server: ServerDep, page: PageD
     with server.database.read() as session:
         store.get_job(session, caller.project_id, job_id)
         found = [checkpoint_object(row) for row in checkpointing.list_checkpoints(session, job_id)]
-    if page.order == "asc":
-        found.reverse()
-    ids = [checkpoint.id for checkpoint in found]
-    if page.after is not None and page.after not in ids:
-        raise NotFound(f"there is no checkpoint '{page.after}'", param="after")
-    start = ids.index(page.after) + 1 if page.after is not None else 0
-    return page_of(found[start : start + page.limit + 1], page)
+    return page_of_all(found, page, noun="checkpoint")
 
 
 @router.head("/checkpoints/{checkpoint_id}", include_in_schema=False)

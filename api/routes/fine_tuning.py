@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -19,6 +18,7 @@ from api.fine_tuning.presenting import fine_tuning_job_objects
 from api.fine_tuning.requests import FineTuningRequest, JobRequest
 from api.fine_tuning.schemas import FineTuningEventObject, FineTuningJobObject
 from api.idempotency import Submitter, retry_count
+from api.live import event_stream
 from api.routes.watching import EVENT_STREAM, accepts
 from core.errors import Conflict, NotFound
 from core.jobs import asking, store
@@ -143,8 +143,7 @@ async def list_fine_tuning_events(
     await run_in_threadpool(_shown, server, caller, job_id)
     wanted = last_event_id or page.after
     events = stream_events(server, job_id, after=parse_event_id(wanted) if wanted else None)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return event_stream(events)
 
 
 def _page(server: Server, caller: Caller, job_id: str, page: Page) -> ListOf[FineTuningEventObject]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from api.answers.answer import Deleted
-from api.answers.lists import ListOf, page_of
+from api.answers.lists import ListOf, page_of, page_of_all
 from api.dependencies import Admin, Page, PageDep, Reader, ServerDep
 from api.fine_tuning.checkpoints import (
     FineTuningCheckpointObject,
@@ -17,7 +17,6 @@ from api.fine_tuning.checkpoints import (
     permission_object,
 )
 from api.routes.fine_tuning import fine_tuning_job
-from core.errors import NotFound
 from core.jobs import checkpointing, permissions
 from core.spec import Frozen
 
@@ -41,14 +40,8 @@ def list_fine_tuning_checkpoints(
     with server.database.read() as session:
         job = fine_tuning_job(session, caller, job_id)
         rows = [row for row in checkpointing.list_checkpoints(session, job_id) if row.is_epoch]
-        if page.order == "asc":
-            rows.reverse()
-        ids = [row.id for row in rows]
-        if page.after is not None and page.after not in ids:
-            raise NotFound(f"there is no checkpoint '{page.after}'", param="after")
-        start = 0 if page.after is None else ids.index(page.after) + 1
-        shown = rows[start : start + page.limit + 1]
-        return page_of([checkpoint_object(row, job, project=caller.project_name) for row in shown], page)
+        found = [checkpoint_object(row, job, project=caller.project_name) for row in rows]
+        return page_of_all(found, page, noun="checkpoint")
 
 
 @router.post(PERMISSIONS)

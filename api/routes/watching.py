@@ -16,7 +16,7 @@ from api.answers.lists import ListOf, page_of
 from api.answers.numbers import finite_value
 from api.dependencies import Caller, Page, PageDep, Reader, Server, ServerDep
 from api.downloads import Responses
-from api.live import stream
+from api.live import event_stream, stream
 from api.series import as_csv, gather, thinned
 from core.jobs import store
 from core.jobs.events import EventId, each_data, list_events
@@ -83,8 +83,7 @@ async def list_job_events(
     await run_in_threadpool(_check_exists, server, caller, job_id)
     wanted = last_event_id or page.after
     events = stream(server, job_id, after=EventId.parse(wanted) if wanted else None)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return event_stream(events)
 
 
 def accepts(request: Request, media_type: str) -> bool:

@@ -9,9 +9,8 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from api.answers.answer import Answer
-from api.answers.lists import ListOf, page_of
+from api.answers.lists import ListOf, page_of_all
 from api.dependencies import Caller, Operator, PageDep, Reader, ServerDep
-from core.errors import NotFound
 from core.jobs import workers
 from core.jobs.models.jobs import Job
 from core.jobs.models.workers import WorkerSlot
@@ -39,14 +38,7 @@ def list_workers(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[Wor
     """The workers that run, a slot each, with the job that each holds."""
     with server.database.read() as session:
         found = _workers(session, caller, server)
-    if page.order == "desc":
-        found.reverse()
-    if page.after is not None:
-        places = {one.id: index for index, one in enumerate(found)}
-        if page.after not in places:
-            raise NotFound(f"there is no worker '{page.after}'", param="after")
-        found = found[places[page.after] + 1 :]
-    return page_of(found[: page.limit + 1], page)
+    return page_of_all(found[::-1], page, noun="worker")
 
 
 @router.post("/{worker_id}/drain")
