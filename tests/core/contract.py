@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -109,6 +110,16 @@ def run_example(
         return train(run, lineage={"job": "job-example"})
     except Interrupted:
         return None
+
+
+def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
+    """Metrics, artifacts and news of a run."""
+    torch.set_num_threads(1)
+    recorder = Recorder()
+    named = {name: f"file-{name}" for name in inputs}
+    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
+    train(run, lineage={})
+    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from contract import Recorder
+from contract import Recorder, trained
 
 from core.catalog import read_spec
 from core.data.examples import write_text
 from core.errors import InvalidData, InvalidSpec
-from core.execution import train
-from core.training.run import Run
 from tests.fresh import FreshProcesses
 
 SPEC: dict[str, Any] = {
@@ -37,15 +34,6 @@ tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
 asked = tokenizer("the engine lifts", return_tensors="pt")
 print(type(network).__name__, tokenizer.decode(network.generate(**asked, max_new_tokens=8, do_sample=False)[0]))
 """
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**spec, **named}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from contract import Recorder
+from contract import trained
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +22,6 @@ from core.catalog import method_named, read_spec
 from core.data.examples import write_images, write_labelled_text, write_table
 from core.data.profile import inspect
 from core.errors import InvalidData, InvalidSpec
-from core.execution import train
 from core.networks.convnet import ConvolutionalNetwork
 from core.networks.standardization import moments
 from core.networks.token_ids import encode
@@ -30,17 +29,6 @@ from core.networks.word_pieces import train_word_pieces
 from core.training.augmentation import shifted
 from core.training.classification import Evaluation, balanced_weights, cross_entropy
 from core.training.parts import parts
-from core.training.run import Run
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    """Metrics, artifacts and news of a run."""
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 def write_digits(path: Path) -> None:

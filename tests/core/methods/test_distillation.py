@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import Recorder, method_named
+from contract import method_named, trained
 from safetensors.torch import load_file
 
 from core import load_model
@@ -17,26 +17,14 @@ from core.data.examples import write_images, write_labelled_text, write_table
 from core.data.profile import inspect
 from core.data.tables import read_table
 from core.errors import InvalidData, InvalidSpec
-from core.execution import train
 from core.lessons import classes
 from core.lessons.losses import answer_loss, feature_loss, soft_cross_entropy
-from core.training.run import Run
 
 DISTIL: dict[str, Any] = {
     "method": "distillation",
     "teacher": "model-teacher",
     "student": {"architecture": "mlp", "hidden_sizes": [8]},
 }
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    """Metrics, artifacts and news of a run."""
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import peft
 import pytest
 import torch
 import transformers
-from contract import Recorder, RequestAfter, method_named, prepare, run_example, weights_of
+from contract import Recorder, RequestAfter, method_named, prepare, run_example, trained, weights_of
 from safetensors.torch import load_file
 
 from core import load_model
@@ -18,24 +18,12 @@ from core.catalog import read_spec
 from core.data.examples import write_images, write_labelled_text, write_table
 from core.data.profile import inspect
 from core.errors import InvalidData, InvalidSpec
-from core.execution import train
 from core.methods import classification
 from core.networks.word_pieces import train_word_pieces
 from core.registry import Example
-from core.training.run import Run
 
 TEXT = {"method": "fine_tuning", "base": "model-base", "task": "text_classification", "batch_size": 16}
 IMAGES = {"method": "fine_tuning", "base": "model-base", "task": "image_classification", "batch_size": 32}
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    """Metrics, artifacts and news of a run."""
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 @pytest.fixture(scope="module")

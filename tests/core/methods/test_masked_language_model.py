@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from contract import Recorder
+from contract import Recorder, trained
 
 from core.catalog import method_named, read_spec
 from core.data.examples import write_labelled_text, write_text
 from core.data.profile import inspect
 from core.errors import InvalidData, InvalidSpec
-from core.execution import train
-from core.training.run import Run
 from tests.fresh import FreshProcesses
 
 SPEC: dict[str, Any] = {
@@ -38,15 +35,6 @@ place = asked["input_ids"][0].tolist().index(tokenizer.mask_token_id)
 with torch.no_grad():
     print(type(network).__name__, tokenizer.decode([int(network(**asked).logits[0, place].argmax())]))
 """
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**spec, **named}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 import transformers
-from contract import Recorder, RequestAfter, method_named, run_example, weights_of
+from contract import Recorder, RequestAfter, method_named, run_example, trained, weights_of
 
 from core import load_model
 from core.catalog import read_spec
@@ -21,9 +21,7 @@ from core.data.examples import write_recordings
 from core.data.profile import Kind, inspect
 from core.data.recordings import Hearing, log_mel, read_frames, read_waves, resampled
 from core.errors import InvalidData, InvalidSpec
-from core.execution import train
 from core.registry import Example
-from core.training.run import Run
 
 TUNING = {"method": "fine_tuning", "base": "model-base", "task": "audio_classification", "batch_size": 8}
 SCRATCH = {
@@ -34,16 +32,6 @@ SCRATCH = {
     "learning_rate": 1e-2,
     "validation_fraction": 0.25,
 }
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    """Metrics, artifacts and news of a run."""
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 @pytest.fixture(scope="module")

@@ -13,33 +13,20 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from contract import Recorder, RequestAfter, run_example, weights_of
+from contract import Recorder, RequestAfter, run_example, trained, weights_of
 from PIL import Image
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
-from core.catalog import read_spec
 from core.data.boxed import read_boxed
 from core.data.examples import write_boxed
 from core.data.profile import Kind, inspect
 from core.errors import InvalidData
-from core.execution import train
 from core.registry import Example
 from core.tasks.object_detection import Batch, Weights, drawn, set_loss
 from core.training.boxes import Detections, average_precision, corners, match, overlap
-from core.training.run import Run
 
 SPEC = {"method": "fine_tuning", "base": "model-base", "task": "object_detection", "batch_size": 8}
 SIDE = 16
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    """Metrics, artifacts and news of a run."""
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 def archive(path: Path, members: dict[str, bytes | str]) -> Path:

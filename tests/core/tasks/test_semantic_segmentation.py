@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from contract import Recorder, RequestAfter, run_example, weights_of
+from contract import Recorder, RequestAfter, run_example, trained, weights_of
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -21,23 +21,11 @@ from core.data.examples import write_segmented
 from core.data.profile import Kind, inspect
 from core.data.segmented import read_segmented
 from core.errors import InvalidData, InvalidSpec
-from core.execution import train
 from core.registry import Example
 from core.tasks.semantic_segmentation import confused, intersection_over_union, overlaid, pixel_loss
-from core.training.run import Run
 from tests.fresh import FreshProcesses
 
 SPEC = {"method": "fine_tuning", "base": "model-base", "task": "semantic_segmentation", "batch_size": 8}
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    """Metrics, artifacts and news of a run."""
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import zipfile
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,30 +16,17 @@ import soundfile
 import tokenizers
 import torch
 import transformers
-from contract import Recorder, RequestAfter, run_example, weights_of
+from contract import Recorder, RequestAfter, run_example, trained, weights_of
 
-from core.catalog import read_spec
 from core.data.examples import write_speech
 from core.data.profile import Kind, inspect
 from core.data.transcribed import read_transcribed
 from core.errors import InvalidData
-from core.execution import train
 from core.networks.listening import PADDING, ctc_loss
 from core.registry import Example
-from core.training.run import Run
 from core.training.transcripts import edits, error_rates
 
 SPEC = {"method": "fine_tuning", "base": "model-base", "task": "speech_recognition", "batch_size": 8}
-
-
-def trained(folder: Path, spec: dict[str, Any], **inputs: Path) -> tuple[dict[str, float], Path, Recorder]:
-    """Metrics, artifacts and news of a run."""
-    torch.set_num_threads(1)
-    recorder = Recorder()
-    named = {name: f"file-{name}" for name in inputs}
-    run = Run(spec=read_spec({**named, **spec}), inputs=inputs, folder=folder, reporter=recorder)
-    train(run, lineage={})
-    return json.loads((run.artifacts / "metrics.json").read_text()), run.artifacts, recorder
 
 
 @pytest.fixture(scope="module")
