@@ -12,7 +12,7 @@ from core.jobs.database import Database, database_now
 from core.jobs.models.jobs import Job
 from core.jobs.status import Status
 from core.jobs.waiting import waiting_devices
-from tests.core.jobs.test_leases import PROJECT, claim, events_of, get, submit
+from tests.core.jobs.lines import PROJECT, claim, events_of, get, submit
 
 HOUR = 3600.0
 

@@ -20,7 +20,7 @@ from core.jobs.status import Status
 from core.jobs.waiting import WaitsFor, waiting_devices, waits_of
 from core.jobs.workers import ask_to_drain, beat
 from core.spec import MethodSpec
-from tests.core.jobs.test_leases import claim, submit, succeed
+from tests.core.jobs.lines import claim, submit, succeed
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from core.jobs.database import Database
 from core.jobs.leases import Claim
 from core.jobs.models.jobs import Job
 from core.jobs.status import Asked, Status
-from tests.core.jobs.test_leases import PROJECT, claim, events_of, get, submit, succeed
+from tests.core.jobs.lines import PROJECT, claim, events_of, get, submit, succeed
 
 CRASH = WeightworksError("killed by signal 9")
 

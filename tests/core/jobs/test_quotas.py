@@ -14,7 +14,7 @@ from core.jobs.models.jobs import Attempt
 from core.jobs.models.projects import Project
 from core.jobs.quotas import UNLIMITED, Quotas
 from core.settings import Settings
-from tests.core.jobs.test_leases import PROJECT, claim, submit, succeed
+from tests.core.jobs.lines import PROJECT, claim, submit, succeed
 from tests.core.jobs.test_neighbours import add_file
 
 DAY = 86400
