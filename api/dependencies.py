@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -149,6 +149,14 @@ Admin = Annotated[Caller, Depends(caller_with(Role.ADMIN))]
 Operator = Annotated[Caller, Depends(operator)]
 
 
+class PageQuery(TypedDict):
+    """What the database is asked for a page."""
+
+    after: str | None
+    limit: int
+    order: Order
+
+
 @dataclass(frozen=True)
 class Page:
     """Which part of a list is wanted."""
@@ -156,6 +164,11 @@ class Page:
     limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20
     after: Annotated[str | None, Query(min_length=1, max_length=128, description="Id of the last one seen.")] = None
     order: Annotated[Order, Query(description="By time: newest first (desc) or oldest first (asc).")] = "desc"
+
+    @property
+    def query(self) -> PageQuery:
+        """What to ask for: one more than is shown tells that there are more."""
+        return {"after": self.after, "limit": self.limit + 1, "order": self.order}
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def create_api_key(body: NewApiKey, caller: Admin, server: ServerDep) -> NewApiK
 def list_api_keys(caller: Admin, server: ServerDep, page: PageDep) -> ListOf[ApiKeyObject]:
     """The project's keys, without the keys themselves."""
     with server.database.read() as session:
-        found = keys.list_keys(session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order)
+        found = keys.list_keys(session, caller.project_id, **page.query)
     return page_of([_key_object(key, project=caller.project_name) for key in found], page)
 
 

@@ -101,9 +101,7 @@ def list_files(
 ) -> ListOf[FileObject]:
     """The project's files."""
     with server.database.read() as session:
-        found = files.list_files(
-            session, caller.project_id, purpose=purpose, after=page.after, limit=page.limit + 1, order=page.order
-        )
+        found = files.list_files(session, caller.project_id, purpose=purpose, **page.query)
     return page_of([file_object(file, purposes) for file in found], page)
 
 

@@ -60,9 +60,7 @@ def list_fine_tuning_jobs(
             method=METHOD,
             metadata=wanted_metadata(request),
             has_metadata=False if request.query_params.get("metadata") == "null" else None,
-            after=page.after,
-            limit=page.limit + 1,
-            order=page.order,
+            **page.query,
         )
         return page_of(fine_tuning_job_objects(session, jobs), page)
 

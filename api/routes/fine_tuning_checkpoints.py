@@ -68,9 +68,7 @@ def list_permissions(
     page = Page(limit=limit, after=after, order="asc" if order == "ascending" else "desc")
     with server.database.read() as session:
         checkpoint = permissions.own_checkpoint(session, caller.project_id, fine_tuned_model_checkpoint)
-        found = permissions.list_permissions(
-            session, checkpoint, permitted=project_id, after=page.after, limit=page.limit + 1, order=page.order
-        )
+        found = permissions.list_permissions(session, checkpoint, permitted=project_id, **page.query)
         return page_of([permission_object(row) for row in found], page)
 
 

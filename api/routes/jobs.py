@@ -126,14 +126,7 @@ def list_jobs(
     """The project's jobs."""
     with server.database.read() as session:
         jobs = store.list_jobs(
-            session,
-            caller.project_id,
-            statuses=status,
-            method=method,
-            metadata=wanted_metadata(request),
-            after=page.after,
-            limit=page.limit + 1,
-            order=page.order,
+            session, caller.project_id, statuses=status, method=method, metadata=wanted_metadata(request), **page.query
         )
         return page_of(job_objects(session, jobs, server.settings), page)
 

@@ -76,9 +76,7 @@ def fetch_model(body: FetchRequest, caller: Writer, server: ServerDep) -> FetchO
 def list_fetches(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[FetchObject]:
     """The project's fetches."""
     with server.database.read() as session:
-        found = fetches.list_fetches(
-            session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
-        )
+        found = fetches.list_fetches(session, caller.project_id, **page.query)
         return page_of([fetch_object(one) for one in found], page)
 
 

@@ -22,9 +22,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 def list_models(caller: Reader, server: ServerDep, page: WholePageDep) -> ListOf[ModelObject]:
     """The project's models, trained and uploaded."""
     with server.database.read() as session:
-        found = trained_models.list_models(
-            session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
-        )
+        found = trained_models.list_models(session, caller.project_id, **page.query)
     return page_of([model_object(model, project=caller.project_name) for model in found], page)
 
 

@@ -113,9 +113,7 @@ def _with_job_ids(spec: MethodSpec, made: dict[str, str]) -> MethodSpec:
 def list_pipelines(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[PipelineObject]:
     """The project's pipelines."""
     with server.database.read() as session:
-        found = pipelines.list_pipelines(
-            session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
-        )
+        found = pipelines.list_pipelines(session, caller.project_id, **page.query)
         return page_of(pipeline_objects(session, found, server.settings), page)
 
 

@@ -71,7 +71,7 @@ def list_projects(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[Pr
     """The key's own project; all of them for an admin of the project `default`."""
     with server.database.read() as session:
         if caller.is_operator:
-            found = keys.list_projects(session, after=page.after, limit=page.limit + 1, order=page.order)
+            found = keys.list_projects(session, **page.query)
         else:
             after = _visible(session, caller, page.after, param="after") if page.after else None
             found = [] if after else [keys.get_project(session, caller.project_id)]

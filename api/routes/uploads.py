@@ -113,9 +113,7 @@ def list_uploads(
 ) -> ListOf[UploadObject]:
     """The project's uploads: what is pending can be gone on with."""
     with server.database.read() as session:
-        found = uploads.list_uploads(
-            session, caller.project_id, status=status, after=page.after, limit=page.limit + 1, order=page.order
-        )
+        found = uploads.list_uploads(session, caller.project_id, status=status, **page.query)
         seen = uploads.see(session, found)
     return page_of([upload_object(one, purposes, max_part_bytes=server.settings.max_part_bytes) for one in seen], page)
 
@@ -130,7 +128,7 @@ def retrieve_upload(upload: Readable, server: ServerDep, purposes: Purposes) -> 
 def list_parts(upload: Readable, server: ServerDep, page: PageDep) -> ListOf[PartObject]:
     """The parts that have arrived, each with its hashes: who was cut compares them and sends the rest."""
     with server.database.read() as session:
-        found = uploads.list_parts(session, upload.id, after=page.after, limit=page.limit + 1, order=page.order)
+        found = uploads.list_parts(session, upload.id, **page.query)
     return page_of([part_object(part) for part in found], page)
 
 

@@ -108,9 +108,7 @@ async def create_webhook_endpoint(body: NewWebhookEndpoint, caller: Writer, serv
 def list_webhook_endpoints(caller: Reader, server: ServerDep, page: PageDep) -> ListOf[WebhookEndpointObject]:
     """The project's endpoints."""
     with server.database.read() as session:
-        found = webhooks.list_endpoints(
-            session, caller.project_id, after=page.after, limit=page.limit + 1, order=page.order
-        )
+        found = webhooks.list_endpoints(session, caller.project_id, **page.query)
     return page_of([endpoint_object(endpoint) for endpoint in found], page)
 
 
@@ -203,14 +201,7 @@ def list_webhook_deliveries(
 ) -> ListOf[DeliveryObject]:
     """What an endpoint was told, or is still to be told, and what came of each."""
     with server.database.read() as session:
-        found = deliveries.list_deliveries(
-            session,
-            caller.project_id,
-            webhook_endpoint_id,
-            after=page.after,
-            limit=page.limit + 1,
-            order=page.order,
-        )
+        found = deliveries.list_deliveries(session, caller.project_id, webhook_endpoint_id, **page.query)
     return page_of([delivery_object(delivery) for delivery in found], page)
 
 
