@@ -38,6 +38,7 @@ from core.storage import Storage
 
 ROOT = Path(__file__).parents[2]
 RETRY_SECONDS = 5.0
+MOST_UNREAD = 2**14  # messages, most of them of a token
 ERRORS = {error.__name__: error for error in (InvalidRequest, InvalidData, NotFound, Unavailable, StorageFull)}
 
 log = logging.getLogger("weightworks.api")
@@ -78,7 +79,11 @@ class Exchange:
         return None
 
     def put(self, message: Message | WeightworksError) -> None:
-        """Take what the process said."""
+        """Take what the process said; of what nobody reads no more than so much, and then the answer is left."""
+        if self._messages.qsize() >= MOST_UNREAD and not isinstance(message, WeightworksError):
+            self._process.cancel(sorted(self._open))
+            self._messages = asyncio.Queue()
+            message = Unavailable("what was written before is not read: read faster, or ask for less", code="not_read")
         self._messages.put_nowait(message)
 
     def close(self) -> None:
