@@ -82,7 +82,7 @@ class Server:
         found: Message = {"type": "opened", "model": order["model"]}
         try:
             return {**found, "opened": self._open(order)}
-        except Exception as error:  # what libraries raise for what strangers wrote has no end
+        except BaseException as error:  # what libraries raise for what strangers wrote has no end
             return {**found, "error": told(_of_opening(error))}
 
     def _open(self, order: Message) -> Opened:
@@ -140,7 +140,7 @@ class Server:
                 self._say({**message, "id": turn.number})
         except StopIteration:
             self._say({"type": "done", "id": turn.number})
-        except Exception as error:
+        except BaseException as error:  # a library that is written in Rust panics with one that is no Exception
             self._say({"type": "error", "id": turn.number, "error": told(error)})
         else:
             self._turns.put(turn)
@@ -201,7 +201,7 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def told(error: Exception) -> dict[str, Any]:
+def told(error: BaseException) -> dict[str, Any]:
     """An error as the API raises it again; what nobody foresaw is printed."""
     if is_out_of_memory(error):
         error = Unavailable(
@@ -214,13 +214,15 @@ def told(error: Exception) -> dict[str, Any]:
     return {"class": type(error).__name__, **error.as_dict()}
 
 
-def _of_opening(error: Exception) -> Exception:
+def _of_opening(error: BaseException) -> BaseException:
     if isinstance(error, WeightworksError) or is_out_of_memory(error) or refusal_of(error) is not None:
         return error
     traceback.print_exception(error)
     return InvalidData(f"the model cannot be opened: {type(error).__name__}: {error!s:.300}", param="model")
 
 
-def _unforeseen(error: Exception) -> WeightworksError:
+def _unforeseen(error: BaseException) -> WeightworksError:
     traceback.print_exception(error)
+    if not isinstance(error, Exception):
+        return InvalidData(f"the model's tokenizer cannot read this: {error!s:.300}", param="model")
     return WeightworksError("the server failed at this; its log says more")

@@ -391,17 +391,21 @@ def test_who_leaves_frees_the_turn_and_a_project_leaves_places_to_others(
 
 
 def wordy(folder: Path) -> bytes:
-    """A base that has a token longer than any message may be, and a template that refuses at greater length."""
+    """A base that has a token longer than any message may be, a template that refuses at greater length, and a pattern
+    that tries for ever whether it matches.
+    """
     refusal = "{{ raise_exception('no ' * 10000000) }}"
     write_tiny_llama(folder, chat_template=refusal)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     vocabulary["x" * 2**24] = vocabulary.pop("x")
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, tokenizer["pre_tokenizer"]]}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     return zipped(folder)
 
 
-def test_what_is_too_long_to_be_told_ends_only_its_answer(
+def test_what_a_hostile_model_makes_of_it_ends_only_its_answer(
     serving_service: Service, http: httpx.Client, base: str, tmp_path: Path
 ) -> None:
     model = upload(http, wordy(tmp_path), name="wordy.zip", purpose="base-model")["id"]
@@ -414,6 +418,9 @@ def test_what_is_too_long_to_be_told_ends_only_its_answer(
     asked = {"model": model, "prompt": "a", "max_tokens": 2, "logit_bias": {str(token): 100}}
     refused = http.post("/v1/completions", json=asked)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_large")
+    serving_service.tracebacks += 1
+    refused = http.post("/v1/completions", json={**asked, "prompt": "a" * 60 + "!"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "model")
     assert chat(http, base).status_code == 200
     assert serving_process(serving_service).pid == process.pid
 
