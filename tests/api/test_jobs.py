@@ -10,7 +10,7 @@ import pytest
 from core.errors import InvalidData, Problem
 from core.jobs import attempts, publishing
 from core.jobs.events import NewEvent
-from tests.api.service import Service, start_worker, submit, upload, upload_example, work
+from tests.api.service import PATIENCE, Service, start_worker, submit, upload, upload_example, work
 from tests.api.test_files import model_archive
 
 
@@ -103,7 +103,7 @@ def test_a_missing_file_is_not_found(http: httpx.Client) -> None:
 def test_a_preview_measures_the_first_steps(http: httpx.Client, service: Service) -> None:
     dataset = upload_example(http, "autoencoder")
     spec = {"method": "autoencoder", "dataset": dataset["id"], "steps": 100_000, "batch_size": 50}
-    estimate = http.post("/v1/jobs/preview", json=spec).json()["estimate"]
+    estimate = http.post("/v1/jobs/preview", json=spec, timeout=PATIENCE).json()["estimate"]
     assert (estimate["steps"], estimate["note"]) == (100_000, None)
     assert 20 < estimate["seconds"] < 20_000
     assert 10 * 2**20 < estimate["memory_bytes"] < 4 * 2**30
@@ -116,7 +116,7 @@ def test_a_preview_tells_what_the_job_would_end_with(http: httpx.Client) -> None
     dataset = upload_example(http, "autoencoder")
     model = upload(http, model_archive(), name="model.zip", purpose="base-model")
     spec = {"method": "fine_tuning", "task": "image_classification", "base": model["id"], "dataset": dataset["id"]}
-    answer = http.post("/v1/jobs/preview", json=spec)
+    answer = http.post("/v1/jobs/preview", json=spec, timeout=PATIENCE)
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "base")
     job_id = submit(http, upload_example(http, "pca")["id"])["id"]
     waiting = {**spec, "base": {"job": job_id}}

@@ -30,7 +30,7 @@ def found(tmp_path: Path) -> dict[str, FileInput]:
 
 def test_projects_take_turns_and_who_waits_holds_no_thread(found: dict[str, FileInput], tmp_path: Path) -> None:
     async def ask_all() -> list[str]:
-        measurer, order = Measurer(Settings(), DiskStorage(tmp_path)), []
+        measurer, order = Measurer(Settings(preview_seconds=600), DiskStorage(tmp_path)), []
         limiter = anyio.to_thread.current_default_thread_limiter()
 
         async def ask(project: str) -> None:
