@@ -220,15 +220,16 @@ def open_base(place: Mapping[str, Any], *, max_unpacked_bytes: int) -> Base:
         with tempfile.TemporaryDirectory(dir=place["scratch"]) as scratch:
             unpacked = Path(scratch) / "base"
             unpack_reading(Path(place["archive"]), unpacked, max_unpacked_bytes=max_unpacked_bytes)
-            base = _open(unpacked)
+            config = open_causal_config(unpacked)
+            base = _open(unpacked, config)
             if any(unpacked.glob("*.gguf")):  # which holds the weights too
                 kept = Path(scratch) / "kept"
-                open_causal_config(unpacked).save_pretrained(kept)
+                config.save_pretrained(kept)
                 base.reading.tokenizer.save_pretrained(kept)
                 unpacked = kept
             _keep(unpacked, folder)
         return base
-    return _open(folder)
+    return _open(folder, open_causal_config(folder))
 
 
 def _keep(unpacked: Path, folder: Path) -> None:
@@ -240,8 +241,7 @@ def _keep(unpacked: Path, folder: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _open(folder: Path) -> Base:
-    config = open_causal_config(folder)
+def _open(folder: Path, config: Any) -> Base:
     reading = open_reading(folder, config, param="base", at_most=LONGEST)
     give_template(reading.tokenizer)
     return Base(reading, getattr(config, "hidden_size", None))

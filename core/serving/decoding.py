@@ -90,8 +90,8 @@ def _logits(network: Any, answers: Sequence[Next]) -> torch.Tensor:
     """Of what follows each row, [rows, vocabulary]."""
     tokens = torch.tensor([[token] for one in answers for token in one.tokens], device=network.device)
     lengths = torch.tensor([one.length for one in answers for _ in one.tokens], device=network.device)
-    longest = int(lengths.max()) + 1
-    seen = torch.arange(longest, device=network.device) >= longest - 1 - lengths[:, None]  # all but padding
+    longest = max(one.length for one in answers)
+    seen = torch.arange(longest + 1, device=network.device) >= longest - lengths[:, None]  # all but padding
     positions = {"position_ids": lengths[:, None]} if len(answers) > 1 else {}  # which not all networks take
     found = network(
         input_ids=tokens,
