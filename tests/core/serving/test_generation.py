@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,30 @@ def test_answers_that_end_apart_are_written_together(llama: LanguageModel) -> No
         alone = Sampling(temperature=1.0, seed=4 + index)
         one = Asked(prompt="the", max_tokens=30, stop=["e"], sampling=alone)
         assert text_of(llama, asked, index) == text_of(llama, one)
+
+
+def test_greedy_answers_by_turns_are_those_alone(llama: LanguageModel) -> None:
+    """Of prompts of different lengths, two texts of one of them; each pass is for all of them."""
+    asked = [
+        Asked(prompt="the", max_tokens=12, sampling=GREEDY),
+        Asked(prompt="the whale swims near the house", max_tokens=20, choices=2, sampling=GREEDY),
+        Asked(prompt="a black cat", max_tokens=16, sampling=GREEDY),
+    ]
+    alone = [text_of(llama, one) for one in asked]
+    passes: list[int] = []
+    handle = llama.network.register_forward_pre_hook(
+        lambda network, args, given: passes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    turns = deque((number, generate(llama, one)) for number, one in enumerate(asked))
+    written = [""] * len(asked)
+    while turns:
+        number, steps = turns.popleft()
+        if (said := next(steps, None)) is not None:
+            written[number] += "".join(one["text"] for one in said if one["type"] == "piece" and one["index"] == 0)
+            turns.append((number, steps))
+    handle.remove()
+    assert written == alone
+    assert passes[:5] == [1, 1, 1, 4, 4]
 
 
 def test_a_step_writes_one_token(llama: LanguageModel) -> None:
