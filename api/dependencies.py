@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from api.announcing import Announcer
 from api.checking import Checker
 from api.gathering import Gatherer
+from api.grading import Grading
 from api.inspecting import Inspector
 from api.limiting import Buckets, network_of
 from api.measuring import Measurer
@@ -50,6 +51,7 @@ class Server:
     tail: Tail
     reader: EventReader
     inspector: Inspector
+    grading: Grading
     fetcher: Fetcher
     checker: Checker
     measurer: Measurer

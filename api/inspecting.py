@@ -18,10 +18,10 @@ class Inspector:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._readers = Readers("core.inspecting", at_once=AT_ONCE)
-        self._readers.start()
-        self.in_turn = self._readers.in_turn
-        self.close = self._readers.close
+        self.readers = Readers("core.inspecting", at_once=AT_ONCE)
+        self.readers.start()
+        self.in_turn = self.readers.in_turn
+        self.close = self.readers.close
 
     def inspect(self, path: Path, *, is_model: bool) -> dict[str, Any] | None:
         """The profile of a data set, None of a base model; raises InvalidData or TooLarge for what is wrong in it."""
@@ -34,7 +34,7 @@ class Inspector:
             "seconds": seconds,
         }
         try:
-            profile: dict[str, Any] | None = self._readers.ask(order, of="an upload")
+            profile: dict[str, Any] | None = self.readers.ask(order, of="an upload")
         except EOFError:
             raise InvalidData(
                 f"it cannot be read within {seconds} seconds and {memory_bytes // 2**20:,} MiB of memory, or it is "

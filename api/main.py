@@ -23,6 +23,7 @@ from api.collector import collect_forever
 from api.dependencies import Server, find_holders
 from api.fetching import Fetcher
 from api.gathering import Gatherer
+from api.grading import Grading
 from api.inspecting import Inspector
 from api.limiting import BURST_SECONDS, Buckets
 from api.measuring import Measurer
@@ -147,6 +148,7 @@ def make_server(config: Settings) -> Server:
     publisher = Publisher(config.redis_url)
     announcer = Announcer(publisher, queue.wake)
     storage = open_storage(config, retry_seconds=min(config.s3_retry_seconds, RETRY_SECONDS))
+    inspector = Inspector(config)
     return Server(
         settings=config,
         database=database,
@@ -155,7 +157,8 @@ def make_server(config: Settings) -> Server:
         announcer=announcer,
         tail=Tail(config.redis_url),
         reader=EventReader(database, publisher),
-        inspector=Inspector(config),
+        inspector=inspector,
+        grading=Grading(inspector.readers),
         fetcher=Fetcher(),
         checker=Checker(config, database, storage),
         measurer=Measurer(config, storage),

@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import InvalidData, InvalidSpec, Problem, TooLarge, WeightworksError
+from core.errors import InvalidData, InvalidSpec, Problem, StorageFull, TooLarge, Unavailable, WeightworksError
 from core.processes import die_with_parent, limit_memory
+from core.storage import refusal_of
 
 TOO_DEMANDING = "too_demanding"
 ANSWER_BYTES = 8 * 2**20  # a profile becomes a row, and is read with every list of files
@@ -108,8 +109,9 @@ def _answered(answer: Callable[[Order], Any], order: Order) -> dict[str, Any]:
         return _told(too_demanding(order["memory_bytes"]))
     except WeightworksError as error:
         return _told(error)
-    except Exception:
-        return {"failure": traceback.format_exc()}
+    except Exception as error:
+        refusal = refusal_of(error)
+        return {"failure": traceback.format_exc()} if refusal is None else _told(refusal)
 
 
 def _told(error: WeightworksError) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def too_demanding(memory_bytes: int) -> InvalidData:
 def raise_told(told: Mapping[str, Any]) -> None:
     """Raise what a reader told of, as it was raised there."""
     about = {"param": told["param"], "code": told["code"]}
-    for kind in (TooLarge, InvalidSpec):
+    for kind in (TooLarge, InvalidSpec, StorageFull, Unavailable):
         if told["class"] == kind.__name__:
             raise kind(told["message"], **about)
     raise InvalidData([Problem(**problem) for problem in told.get("problems", [])] or told["message"], **about)

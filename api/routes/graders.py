@@ -10,8 +10,8 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from api.answers.answer import Answer
-from api.dependencies import Reader
-from core.graders import LONGEST, Grade, Grader, grade
+from api.dependencies import Reader, ServerDep
+from core.graders import LONGEST, Grade, Grader
 from core.spec import Frozen
 
 router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["graders"])
@@ -89,10 +89,10 @@ def validate_grader(body: GraderToValidate, caller: Reader) -> GraderObject:
 
 
 @router.post("/run")
-def run_grader(body: GraderToRun, caller: Reader) -> GraderRunObject:
+async def run_grader(body: GraderToRun, caller: Reader, server: ServerDep) -> GraderRunObject:
     """What the grader gives to an answer; where it cannot grade it, 0 and the reason in `metadata.errors`."""
     started = time.perf_counter()
-    found = grade(body.grader, body.item, body.model_sample)
+    found = await server.grading.grade(caller.project_id, body.grader, body.item, body.model_sample)
     scores: Mapping[str, float] = found.parts or {body.grader.name: found.reward}
     return GraderRunObject(
         reward=found.reward,

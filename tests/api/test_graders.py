@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import time
 from typing import Any
 
 import httpx
 import pytest
+
+from core.graders import LONGEST
+from core.graders.similarity import fuzzy_match
+from tests.api.service import Service
 
 CALLS = "/v1/fine_tuning/alpha/graders"
 CHECK = {
@@ -93,3 +99,15 @@ def test_what_is_too_long_is_refused(http: httpx.Client) -> None:
     errors = run(http, many, '{"said": ""}', long="a" * 100_000)["metadata"]["errors"]
     assert errors["other_error"]
     assert "more than 100,000 characters" in errors["other_error_details"]
+
+
+def test_what_takes_long_to_compare_does_not_hold_up_the_server(service: Service, http: httpx.Client) -> None:
+    digits = random.Random(0).choices("0123456789", k=2 * LONGEST)
+    sample, reference = "".join(digits[:LONGEST]), "".join(digits[LONGEST:])
+    began = time.process_time()
+    fuzzy_match(sample, reference)
+    needed = time.process_time() - began
+    near: dict[str, Any] = {**BOTH["graders"]["near"], "input": "{{ sample.output_text }}"}  # type: ignore[index]
+    before = service.api.process.cpu_times().user
+    assert 0 < run(http, near, sample, reference_answer=reference)["reward"] < 1
+    assert service.api.process.cpu_times().user - before < needed / 2

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from core.errors import StorageFull
+from core.forking import raise_told
+
 SERVER = """
-import sys, time
+import errno, sys, time
 from core.errors import InvalidData
 from core.forking import serve
 
@@ -21,6 +24,8 @@ def answer(order):
         return len(bytearray(2**30))
     if order["what"] == "refuse":
         raise InvalidData("not this", param="dataset")
+    if order["what"] == "write":
+        raise OSError(errno.ENOSPC, "No space left on device")
     if order["what"] == "wait":
         time.sleep(2.0)  # longer than the server is idle
     return order["what"]
@@ -50,6 +55,8 @@ def test_orders_are_answered_until_nobody_asks() -> None:
         refused = ask(orders, "refuse")["error"]
         assert [refused["class"], refused["param"]] == ["InvalidData", "dataset"]
         assert ask(orders, "fill")["error"]["code"] == "too_demanding"
+        with pytest.raises(StorageFull):
+            raise_told(ask(orders, "write")["error"])
         assert ask(orders, "wait") == {"found": "wait"}
         assert server.wait(30) == 0
         with pytest.raises(OSError, match=r"Broken pipe|reset"):
