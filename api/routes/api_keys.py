@@ -38,7 +38,8 @@ class ApiKeyObject(Answer):
     object: Literal["api_key"] = "api_key"
     name: str
     role: Role
-    project: str
+    project: str = Field(description="Name of the project that it is for.")
+    project_id: str
     hint: str
     created_at: int
 
@@ -83,5 +84,11 @@ def delete_api_key(key_id: str, caller: Admin, server: ServerDep) -> Deleted:
 
 def _key_object(key: ApiKey, *, project: str) -> ApiKeyObject:
     return ApiKeyObject(
-        id=key.id, name=key.name, role=key.role, project=project, hint=key.hint, created_at=key.created_at
+        id=key.id,
+        name=key.name,
+        role=key.role,
+        project=project,
+        project_id=key.project_id,
+        hint=key.hint,
+        created_at=key.created_at,
     )

@@ -199,6 +199,7 @@ def test_only_the_default_project_makes_others(service: Service, http: httpx.Cli
     assert http.post("/v1/api_keys", json={"name": "a", "project": own}).json()["project"] == own
     with service.client(ADMIN_KEY) as admin:
         made = admin.post("/v1/api_keys", json={"name": "for them", "project": own, "role": "read"}).json()
+        assert made["project_id"] == http.get("/v1/projects").json()["data"][0]["id"]
         assert made["project"] == own
         assert made["id"] not in [key["id"] for key in admin.get("/v1/api_keys").json()["data"]]
     assert made["id"] in [key["id"] for key in http.get("/v1/api_keys").json()["data"]]

@@ -121,20 +121,15 @@ def _arguments(admin: httpx.Client, project: str) -> list[str]:
         body = {"name": name, "role": role, "project": name}
         return admin.post("/v1/api_keys", json=body).raise_for_status().json()
 
-    def project_of(name: str) -> str:
-        found = admin.get("/v1/projects", params={"limit": 100}).raise_for_status().json()["data"]
-        return next(each["id"] for each in found if each["name"] == name)
-
-    keys = {
-        "key": new_key("admin", project)["key"],
-        "reading-key": new_key("read", project)["key"],
-        "narrow-key": new_key("write", f"{project} narrow")["key"],
+    made = {
+        "key": new_key("admin", project),
+        "reading-key": new_key("read", project),
+        "narrow-key": new_key("write", f"{project} narrow"),
     }
-    quotas = {"max_unfinished_jobs": 1}
-    admin.patch(f"/v1/projects/{project_of(f'{project} narrow')}", json=quotas).raise_for_status()
-    new_key("write", f"{project} other")
-    return [*(part for name, key in keys.items() for part in (f"--{name}", key)), "--other-project",
-            project_of(f"{project} other")]  # fmt: skip
+    narrow, other = made["narrow-key"]["project_id"], new_key("write", f"{project} other")["project_id"]
+    admin.patch(f"/v1/projects/{narrow}", json={"max_unfinished_jobs": 1}).raise_for_status()
+    keys = [part for name, key in made.items() for part in (f"--{name}", key["key"])]
+    return [*keys, "--other-project", other]
 
 
 def _program(name: tuple[str, str], arguments: list[str]) -> subprocess.Popen[str]:
