@@ -20,14 +20,14 @@ LOOK_SECONDS = 1.0  # how long Redis may say nothing before SQL is asked how far
 KEEP_ALIVE_SECONDS = 15.0
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": still here\n\n"
+AT_ONCE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 _encoded: WeakKeyDictionary[Event, bytes] = WeakKeyDictionary()  # as long as somebody still has the event
 
 
 def event_stream(events: AsyncIterator[bytes]) -> StreamingResponse:
     """Server-sent events as they come: no cache keeps them, and no proxy holds them back."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return StreamingResponse(events, media_type="text/event-stream", headers=AT_ONCE)
 
 
 async def stream(server: Server, job_id: str, *, after: EventId | None) -> AsyncIterator[bytes]:

@@ -38,7 +38,7 @@ from api.trying_out.schemas import (
     TextCompletion,
     UsageObject,
 )
-from api.trying_out.streaming import chat_chunks, stream, text_chunks
+from api.trying_out.streaming import ChatChunks, TextChunks, stream
 
 router = APIRouter(prefix="/v1", tags=["trying models out"])
 
@@ -53,10 +53,9 @@ async def create_chat_completion(body: ChatRequest, request: Request, caller: Re
     order = chat_order(body, server.settings)
     exchange = await _ask(server, caller, [body.model], [order])
     if body.stream:
-        has_usage = bool(body.stream_options and body.stream_options.include_usage)
-        told_by = chat_chunks(model=body.model, choices=body.n or 1, has_usage=has_usage, tools=body.offered_tools)
-        return await stream(exchange, told_by)
-    told = await _unless_gone(request, exchange, gather(exchange, choices=body.n or 1))
+        chunks = ChatChunks(body.model, body.choices, body.has_usage, tools=body.offered_tools)
+        return await stream(exchange, chunks)
+    told = await _unless_gone(request, exchange, gather(exchange, choices=body.choices))
     return chat_completion(told, model=body.model, tools=body.offered_tools)
 
 
@@ -66,9 +65,8 @@ async def create_completion(body: CompletionRequest, request: Request, caller: R
     orders = completion_orders(body)
     exchange = await _ask(server, caller, [body.model] * len(orders), orders)
     if body.stream:
-        has_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await stream(exchange, text_chunks(model=body.model, choices=body.n or 1, has_usage=has_usage))
-    told = await _unless_gone(request, exchange, gather(exchange, choices=body.n or 1))
+        return await stream(exchange, TextChunks(body.model, body.choices, body.has_usage))
+    told = await _unless_gone(request, exchange, gather(exchange, choices=body.choices))
     return text_completion(told, model=body.model)
 
 

@@ -83,6 +83,16 @@ class Request(Drawing):
     stream_options: StreamOptions | None = None
     user: Ignored = None
 
+    @property
+    def choices(self) -> int:
+        """How many answers there are to each prompt."""
+        return self.n or 1
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether a stream says at its end how many tokens there were."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
 
 class ChatRequest(Request):
     """A conversation to be answered."""
@@ -109,16 +119,16 @@ class ChatRequest(Request):
     prediction: Ignored = None
     parallel_tool_calls: Ignored = None
 
-    @property
-    def offered_tools(self) -> list[dict[str, Any]]:
-        """The tools that an answer may call."""
-        return [] if self.tool_choice == "none" else self.tools or []
-
     audio: Refused = None
     functions: Refused = None
     function_call: Refused = None
     moderation: Refused = None
     web_search_options: Refused = None
+
+    @property
+    def offered_tools(self) -> list[dict[str, Any]]:
+        """The tools that an answer may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
 
 class CompletionRequest(Request):
@@ -167,7 +177,7 @@ def chat_order(body: ChatRequest, settings: Settings) -> dict[str, Any]:
         body,
         messages=_messages(body.messages),
         tools=body.offered_tools or None,
-        choices=body.n or 1,
+        choices=body.choices,
         max_tokens=most,
         default_tokens=settings.serving_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -177,22 +187,20 @@ def chat_order(body: ChatRequest, settings: Settings) -> dict[str, Any]:
 def completion_orders(body: CompletionRequest) -> list[dict[str, Any]]:
     """What the serving process is asked for each prompt; raises InvalidRequest."""
     refuse(body, "suffix")
-    if (body.best_of or body.n or 1) != (body.n or 1):
+    if (body.best_of or body.choices) != body.choices:
         raise unsupported("best_of", "ask for n answers and choose")
     if body.echo and body.logprobs is not None:
         raise unsupported("logprobs", "not with echo: the prompt's tokens are not told of")
-    given = body.prompt
-    prompts: Sequence[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
     return [
         _generate(
             body,
             prompt=prompt,
-            choices=body.n or 1,
+            choices=body.choices,
             max_tokens=body.max_tokens or 16,
             echo=bool(body.echo),
             logprobs=body.logprobs,
         )
-        for prompt in prompts
+        for prompt in _each(body.prompt)
     ]
 
 
@@ -207,9 +215,12 @@ def comparison_order(body: ComparisonRequest, settings: Settings) -> dict[str, A
 
 def embedding_order(body: EmbeddingRequest) -> dict[str, Any]:
     """What the serving process is asked."""
-    given = body.input
-    inputs = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-    return {"type": "embed", "inputs": inputs, "dimensions": body.dimensions}
+    return {"type": "embed", "inputs": _each(body.input), "dimensions": body.dimensions}
+
+
+def _each(given: Any) -> Sequence[Any]:
+    """Texts, or tokens of texts, of which one may have been given by itself."""
+    return given if isinstance(given, list) and not isinstance(given[0], int) else [given]
 
 
 def _generate(body: Drawing, *, logprobs: int | None = None, **asked: Any) -> dict[str, Any]:

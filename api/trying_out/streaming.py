@@ -7,12 +7,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.answers.answer import Answer
+from api.live import AT_ONCE, DONE
 from api.trying_out.completing import Told, chat_logprobs, reason_told, text_logprobs, told_call
 from api.trying_out.process import Exchange, Message
 from api.trying_out.schemas import (
@@ -28,8 +29,6 @@ from api.trying_out.tool_calls import Call, CallReader
 from core.errors import WeightworksError
 from core.jobs.ids import new_id
 
-DONE = b"data: [DONE]\n\n"
-
 
 @dataclass
 class Chunks(ABC):
@@ -38,23 +37,26 @@ class Chunks(ABC):
     model: str
     choices: int
     has_usage: bool
-    id: str
-    created: int = field(default_factory=lambda: int(time.time()))
-    sent: dict[int, int] = field(default_factory=dict)  # characters, by choice
+    prefix: ClassVar[str]  # of the answer's id
+    kind: ClassVar[type[ChatChunk] | type[TextCompletion]]
+
+    def __post_init__(self) -> None:
+        self._id, self._created = new_id(self.prefix), int(time.time())
 
     @abstractmethod
     def of(self, message: Message, index: int) -> list[Answer]:
         """The chunks that tell of a message, which is about the choice of this index."""
 
-    @abstractmethod
-    def of_usage(self, usage: UsageObject) -> Answer:
-        """The last chunk, if it is asked for."""
+    def with_choices(self, *choices: Any, usage: UsageObject | None = None) -> Answer:
+        """A chunk of these choices; of none, with `usage`, the last one."""
+        return self.kind(id=self._id, created=self._created, model=self.model, choices=list(choices), usage=usage)
 
 
 @dataclass
 class ChatChunks(Chunks):
     """The chunks of a chat: each choice begins with its role; `tools`: those that were offered."""
 
+    prefix, kind = "chatcmpl", ChatChunk
     tools: Sequence[Mapping[str, Any]] = ()
     readers: dict[int, CallReader] = field(default_factory=dict)
 
@@ -66,22 +68,15 @@ class ChatChunks(Chunks):
         if message["type"] == "finished":
             rest = [self._chunk(index, delta) for delta in _deltas(reader, reader.finish())]
             reason = reason_told(message["finish_reason"], has_calls=reader.calls > 0)
-            return [*rest, self._of([ChunkChoice(index=index, delta=Delta(), finish_reason=reason)])]
+            return [*rest, self.with_choices(ChunkChoice(index=index, delta=Delta(), finish_reason=reason))]
         deltas = _deltas(reader, reader.add(message["text"]))
         if not deltas and message["logprobs"]:
             deltas = [Delta(content="")]  # what the token says may be a part of a call
         return [self._chunk(index, delta, None if place else message) for place, delta in enumerate(deltas)]
 
-    def of_usage(self, usage: UsageObject) -> Answer:
-        """A chunk of no choice."""
-        return self._of([], usage)
-
     def _chunk(self, index: int, delta: Delta, message: Message | None = None) -> Answer:
         logprobs = chat_logprobs([message["logprobs"]]) if message and message["logprobs"] else None
-        return self._of([ChunkChoice(index=index, delta=delta, logprobs=logprobs)])
-
-    def _of(self, choices: list[ChunkChoice], usage: UsageObject | None = None) -> Answer:
-        return ChatChunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
+        return self.with_choices(ChunkChoice(index=index, delta=delta, logprobs=logprobs))
 
 
 def _deltas(reader: CallReader, found: Sequence[str | Call]) -> list[Delta]:
@@ -97,47 +92,32 @@ def _deltas(reader: CallReader, found: Sequence[str | Call]) -> list[Delta]:
     return deltas
 
 
+@dataclass
 class TextChunks(Chunks):
     """The chunks of a completion."""
+
+    prefix, kind = "cmpl", TextCompletion
+    sent: dict[int, int] = field(default_factory=dict)  # characters, by choice
 
     def of(self, message: Message, index: int) -> list[Answer]:
         """A chunk for what comes to a choice, and for its end."""
         if message["type"] == "finished":
             end = TextChoice(index=index, text="", logprobs=None, finish_reason=message["finish_reason"])
-            return [self._of([end])]
+            return [self.with_choices(end)]
         if message["type"] == "started" or not (message["text"] or message["logprobs"]):
             return []
         offset = self.sent.get(index, 0)
         self.sent[index] = offset + len(message["text"])
         logprobs = text_logprobs([message["logprobs"]], offset=offset) if message["logprobs"] else None
         piece = TextChoice(index=index, text=message["text"], logprobs=logprobs, finish_reason=None)
-        return [self._of([piece])]
-
-    def of_usage(self, usage: UsageObject) -> Answer:
-        """A chunk of no choice."""
-        return self._of([], usage)
-
-    def _of(self, choices: list[TextChoice], usage: UsageObject | None = None) -> Answer:
-        return TextCompletion(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
-
-
-def chat_chunks(*, model: str, choices: int, has_usage: bool, tools: Sequence[Mapping[str, Any]]) -> Chunks:
-    """What makes the chunks of a chat."""
-    return ChatChunks(model, choices, has_usage, id=new_id("chatcmpl"), tools=tools)
-
-
-def text_chunks(*, model: str, choices: int, has_usage: bool) -> Chunks:
-    """What makes the chunks of a completion."""
-    return TextChunks(model, choices, has_usage, id=new_id("cmpl"))
+        return [self.with_choices(piece)]
 
 
 class Stream(StreamingResponse):
     """The events of an exchange, which is closed however they end, also before the first."""
 
     def __init__(self, exchange: Exchange, events: AsyncIterator[bytes]) -> None:
-        super().__init__(
-            events, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        )
+        super().__init__(events, media_type="text/event-stream", headers=AT_ONCE)
         self._exchange = exchange
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -172,7 +152,7 @@ async def _events(exchange: Exchange, message: Message | None, chunks: Chunks) -
         yield _event(json.dumps({"error": error.as_dict()}))
         return
     if chunks.has_usage:
-        yield _event(chunks.of_usage(told.usage).model_dump_json())
+        yield _event(chunks.with_choices(usage=told.usage).model_dump_json())
     yield DONE
 
 
