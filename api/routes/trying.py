@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect
 from api.dependencies import Caller, Reader, Server, ServerDep
 from api.downloads import Responses
 from api.trying_out.completing import chat_completion, gather, text_completion
+from api.trying_out.exchange import Exchange, Message
 from api.trying_out.naming import base_of, models_named
-from api.trying_out.process import Exchange, Message
 from api.trying_out.requests import (
     ChatRequest,
     ComparisonRequest,

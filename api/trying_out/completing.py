@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.trying_out.process import Exchange, Message
+from api.trying_out.exchange import Exchange, Message
 from api.trying_out.schemas import (
     AssistantMessage,
     ChatChoice,

@@ -20,12 +20,10 @@ from typing import Any
 from anyio import to_thread
 
 from api.stopping import Stopping
+from api.trying_out.exchange import Exchange, Message
 from core.environment import learning_environment
 from core.errors import (
-    InvalidData,
     InvalidRequest,
-    NotFound,
-    StorageFull,
     TooManyRequests,
     Unavailable,
     WeightworksError,
@@ -38,12 +36,8 @@ from core.storage import Storage
 
 ROOT = Path(__file__).parents[2]
 RETRY_SECONDS = 5.0
-MOST_UNREAD = 2**14  # messages, most of them of a token
-ERRORS = {error.__name__: error for error in (InvalidRequest, InvalidData, NotFound, Unavailable, StorageFull)}
 
 log = logging.getLogger("weightworks.api")
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,49 +46,6 @@ class Model:
 
     key: str
     found: Input
-
-
-class Exchange:
-    """What the process answers to orders that were given together: messages, each with the `order` that it answers."""
-
-    def __init__(self, process: ServingProcess, project_id: str, numbers: Sequence[int]) -> None:
-        self.project_id = project_id
-        self._process = process
-        self._orders = {number: order for order, number in enumerate(numbers)}
-        self._open = set(numbers)
-        self._messages: asyncio.Queue[Message | WeightworksError] = asyncio.Queue()
-
-    async def next(self) -> Message | None:
-        """The next message; None once all orders are done. Raises what went wrong, after which all are cancelled."""
-        while self._open:
-            message = await self._messages.get()
-            if isinstance(message, WeightworksError):
-                raise message
-            if message["type"] == "error":
-                raise _raised(message["error"])
-            if message["type"] != "done":
-                return {**message, "order": self._orders[message["id"]]}
-            self._open.discard(message["id"])
-            self._process.forget([message["id"]])
-        return None
-
-    def put(self, message: Message | WeightworksError) -> None:
-        """Take what the process said; of what nobody reads no more than so much, and then the answer is left."""
-        if self._messages.qsize() >= MOST_UNREAD and not isinstance(message, WeightworksError):
-            self._process.cancel(sorted(self._open))
-            self._messages = asyncio.Queue()
-            message = Unavailable("what was written before is not read: read faster, or ask for less", code="not_read")
-        self._messages.put_nowait(message)
-
-    def close(self) -> None:
-        """Cancel what is not done; the process goes on with others."""
-        self._process.cancel(sorted(self._open))
-        self._open = set()
-
-
-def _raised(told: Mapping[str, Any]) -> WeightworksError:
-    kind = ERRORS.get(told["class"], WeightworksError)
-    return kind(told["message"], param=told["param"], code=told["code"])
 
 
 @dataclass
@@ -130,7 +81,7 @@ class ServingProcess:
         self._admit(project_id, len(orders))
         numbers = range(self._last_number + 1, self._last_number + 1 + len(orders))
         self._last_number = numbers[-1]
-        exchange = Exchange(self, project_id, numbers)
+        exchange = Exchange(project_id, numbers, forget=self.forget, cancel=self.cancel)
         self._exchanges |= dict.fromkeys(numbers, exchange)
         try:
             running = await self._started()

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from api.answers.answer import Answer
 from api.live import AT_ONCE, DONE
 from api.trying_out.completing import Told, chat_logprobs, reason_told, text_logprobs, told_call
-from api.trying_out.process import Exchange, Message
+from api.trying_out.exchange import Exchange, Message
 from api.trying_out.schemas import (
     ChatChunk,
     ChunkChoice,
