@@ -18,16 +18,8 @@ from api.downloads import Responses
 from api.trying_out.completing import chat_completion, gather, text_completion
 from api.trying_out.exchange import Exchange, Message
 from api.trying_out.naming import base_of, models_named
-from api.trying_out.requests import (
-    ChatRequest,
-    ComparisonRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    chat_order,
-    comparison_order,
-    completion_orders,
-    embedding_order,
-)
+from api.trying_out.orders import chat_order, comparison_order, completion_orders, embedding_order
+from api.trying_out.requests import ChatRequest, ComparisonRequest, CompletionRequest, EmbeddingRequest
 from api.trying_out.schemas import (
     ChatCompletion,
     ComparedAnswer,

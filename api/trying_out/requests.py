@@ -5,14 +5,10 @@ Settings that no model here obeys are refused by name; those that only concern t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.data.conversations import plain_messages
-from core.errors import InvalidRequest
-from core.settings import Settings
 from core.spec import Frozen
 
 MAX_CHOICES = 16
@@ -159,107 +155,3 @@ class ComparisonRequest(Drawing):
     )
     messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=2048)
     prompt: str | None = Field(None, description="A text to go on with, instead of messages.")
-
-
-def chat_order(body: ChatRequest, settings: Settings) -> dict[str, Any]:
-    """What the serving process is asked; raises InvalidRequest that names what is not done here."""
-    refuse(body, "audio", "functions", "function_call", "moderation", "web_search_options")
-    if (body.response_format or {}).get("type", "text") != "text":
-        raise unsupported("response_format", "answers are free text: ask for JSON in the messages, or leave it out")
-    if body.tool_choice not in (None, "auto", "none"):
-        raise unsupported("tool_choice", "take auto or none")
-    if set(body.modalities or ()) - {"text"}:
-        raise unsupported("modalities", "answers are text")
-    if body.top_logprobs and not body.logprobs:
-        raise InvalidRequest("top_logprobs needs logprobs: true beside it", param="top_logprobs")
-    most = body.max_completion_tokens or body.max_tokens
-    return _generate(
-        body,
-        messages=_messages(body.messages),
-        tools=body.offered_tools or None,
-        choices=body.choices,
-        max_tokens=most,
-        default_tokens=settings.serving_tokens,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-    )
-
-
-def completion_orders(body: CompletionRequest) -> list[dict[str, Any]]:
-    """What the serving process is asked for each prompt; raises InvalidRequest."""
-    refuse(body, "suffix")
-    if (body.best_of or body.choices) != body.choices:
-        raise unsupported("best_of", "ask for n answers and choose")
-    if body.echo and body.logprobs is not None:
-        raise unsupported("logprobs", "not with echo: the prompt's tokens are not told of")
-    return [
-        _generate(
-            body,
-            prompt=prompt,
-            choices=body.choices,
-            max_tokens=body.max_tokens or 16,
-            echo=bool(body.echo),
-            logprobs=body.logprobs,
-        )
-        for prompt in _each(body.prompt)
-    ]
-
-
-def comparison_order(body: ComparisonRequest, settings: Settings) -> dict[str, Any]:
-    """What the serving process is asked of each model: greedily, unless a temperature is given."""
-    if (body.messages is None) == (body.prompt is None):
-        raise InvalidRequest("give either messages or a prompt", param="messages")
-    greedy = body if body.temperature is not None else body.model_copy(update={"temperature": 0.0})
-    asked: dict[str, Any] = {"messages": _messages(body.messages)} if body.messages else {"prompt": body.prompt}
-    return _generate(greedy, max_tokens=body.max_tokens, default_tokens=settings.serving_tokens, **asked)
-
-
-def embedding_order(body: EmbeddingRequest) -> dict[str, Any]:
-    """What the serving process is asked."""
-    return {"type": "embed", "inputs": _each(body.input), "dimensions": body.dimensions}
-
-
-def _each(given: Any) -> Sequence[Any]:
-    """Texts, or tokens of texts, of which one may have been given by itself."""
-    return given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-
-
-def _generate(body: Drawing, *, logprobs: int | None = None, **asked: Any) -> dict[str, Any]:
-    sampling: dict[str, Any] = {
-        "temperature": 1.0 if body.temperature is None else body.temperature,
-        "top_p": body.top_p or 1.0,
-        "presence_penalty": body.presence_penalty or 0.0,
-        "frequency_penalty": body.frequency_penalty or 0.0,
-        "logit_bias": body.logit_bias or {},
-        "seed": body.seed,
-        "logprobs": logprobs,
-    }
-    stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    return {"type": "generate", "asked": {**asked, "stop": stop, "sampling": sampling}}
-
-
-def _messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as chat templates take them; raises InvalidRequest for parts that are not text."""
-    plain = plain_messages([_read(message, f"messages.{index}") for index, message in enumerate(messages)])
-    return [dict(message) for message in plain]
-
-
-def _read(message: ChatMessage, place: str) -> dict[str, Any]:
-    given = message.model_dump(exclude_none=True, exclude={"refusal", "annotations", "audio"})
-    if isinstance(message.content, list):
-        for part in message.content:
-            if part.type not in ("text", "refusal"):
-                raise unsupported(f"{place}.content", f"only text is read, and this holds a part of type {part.type}")
-        given = {**given, "content": "".join(part.text or part.refusal or "" for part in message.content)}
-    return given
-
-
-def refuse(body: BaseModel, *fields: str) -> None:
-    """Raise InvalidRequest for the first of these fields that is given."""
-    for name in fields:
-        if getattr(body, name) is not None:
-            raise unsupported(name, "no model here does this: leave it out")
-
-
-def unsupported(name: str, cure: str) -> InvalidRequest:
-    """What is said of a setting that is not obeyed here."""
-    return InvalidRequest(f"{name} is not supported as given: {cure}", param=name, code="unsupported_parameter")
