@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import String, cast, exists, select
 from sqlalchemy.orm import Session
 
-from core.errors import Conflict
+from core.errors import Conflict, NotFound
 from core.jobs.checkpoints import refuse_while_stood_on
 from core.jobs.database import read_clock
 from core.jobs.expiry import is_there
-from core.jobs.ids import new_id
+from core.jobs.ids import is_id, new_id
 from core.jobs.inputs import get_file
 from core.jobs.models.files import File
 from core.jobs.models.jobs import Job
@@ -62,12 +62,25 @@ def list_files(
     limit: int = 20,
     order: Order = "desc",
 ) -> list[File]:
-    """The project's files by (created_at, id), after the one named; raises NotFound for an unknown cursor."""
-    cursor = get_file(session, project_id, after, param="after") if after else None
+    """The project's files by (created_at, id), after the one named; raises NotFound for an unknown cursor.
+
+    It may have been deleted since it was listed: people delete files as they go through the list.
+    """
+    cursor = _place(session, project_id, after) if after else None
     query = select(File).where(File.project_id == project_id, is_there())
     if purpose is not None:
         query = query.where(File.purpose == purpose)
     return list(session.scalars(page(query, File, cursor=cursor, limit=limit, order=order)))
+
+
+def _place(session: Session, project_id: str, file_id: str) -> File | str:
+    """The file, also if it has expired, or its id if it is not there any more."""
+    file = session.get(File, file_id)
+    if file is None and is_id(file_id, "file"):
+        return file_id
+    if file is None or file.project_id != project_id:
+        raise NotFound(f"there is no file '{file_id}'", param="after")
+    return file
 
 
 def lock_file(session: Session, project_id: str, file_id: str, *, param: str) -> File:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -21,3 +22,8 @@ def new_id(prefix: str) -> str:
         _last = max((int(time.time() * 1000) << 60) + secrets.randbits(60), _last + 1 + secrets.randbits(32))
         number = _last
     return f"{prefix}-{''.join(_ALPHABET[(number >> shift) & 31] for shift in range(105, -5, -5))}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Whether it could be the id of something, which may be there no more."""
+    return re.fullmatch(f"{prefix}-[{_ALPHABET}]{{22}}", text) is not None

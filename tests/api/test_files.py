@@ -305,6 +305,21 @@ def test_purposes_that_the_python_client_would_refuse_are_user_data_to_it_alone(
     http.delete(f"/v1/files/{file['id']}").raise_for_status()
 
 
+def test_files_may_be_deleted_on_the_way_through_the_list(http: httpx.Client, service: Service) -> None:
+    made = [upload(http, table(seed=seed), purpose="vision")["id"] for seed in range(4)]
+    for order, wanted in (("desc", made[:1:-1]), ("asc", made[:2])):
+        after: dict[str, str] = {}
+        for file_id in wanted:
+            asked = {"purpose": "vision", "limit": 1, "order": order, **after}
+            assert [file["id"] for file in http.get("/v1/files", params=asked).json()["data"]] == [file_id]
+            http.delete(f"/v1/files/{file_id}").raise_for_status()
+            after = {"after": file_id}
+    with service.client(new_project(service)) as other:
+        theirs = upload(other)["id"]
+        for never in (theirs, "file-none"):
+            assert http.get("/v1/files", params={"after": never}).json()["error"]["param"] == "after"
+
+
 def test_a_base_model_is_a_model_too(http: httpx.Client) -> None:
     file = upload(http, model_archive(), name="bert.zip", purpose="base-model")
     (model,) = http.get("/v1/models").json()["data"]
