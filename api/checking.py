@@ -20,6 +20,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from api import submission
+from api.own_folder import OwnFolder
 from api.readers import Readers
 from core.checking import Findings, is_checked
 from core.data.model_archive import READING
@@ -72,7 +73,7 @@ class Checker:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by project: one at a time
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Future[Findings]] = OrderedDict()
-        self._folder = tempfile.TemporaryDirectory(prefix="checking-")
+        self._folder = OwnFolder("checking")
 
     async def judge(self, project_id: str, spec: MethodSpec, *, local: Collection[str] = ()) -> Verdict:
         """Read the data of a spec that teaches a language model to answer; may take as long as the settings allow.
@@ -88,7 +89,7 @@ class Checker:
     def close(self) -> None:
         """End the process, and forget the bases."""
         self._readers.close()
-        self._folder.cleanup()
+        self._folder.close()
 
     def _judge(self, project_id: str, spec: MethodSpec, local: Collection[str]) -> Verdict:
         try:
@@ -156,7 +157,7 @@ class Checker:
         self._forget_bases()
         if isinstance(base, CheckpointInput):  # reads as what it was learned on does
             return self._place_base(base.base, scratch)
-        folder = Path(self._folder.name) / _key_of(_identity(base))
+        folder = self._folder.path / _key_of(_identity(base))
         with suppress(FileNotFoundError):
             os.utime(folder)
         if isinstance(base, FileInput):
@@ -168,7 +169,7 @@ class Checker:
 
     def _assemble(self, base: ModelInput, folder: Path, scratch: Path) -> None:
         """Put together what tells how a trained model reads."""
-        partial = Path(tempfile.mkdtemp(dir=self._folder.name))
+        partial = Path(tempfile.mkdtemp(dir=self._folder.path))
         for path, key in base.files.items():
             if "/" not in path and Path(path).suffix in READING:
                 shutil.copyfile(self._storage.fetch(key, scratch / path), partial / path)
@@ -178,7 +179,7 @@ class Checker:
             shutil.rmtree(partial)
 
     def _forget_bases(self) -> None:
-        kept = sorted(Path(self._folder.name).iterdir(), key=_used_at)
+        kept = sorted(self._folder.path.iterdir(), key=_used_at)
         for folder in kept[: -BASES * 2]:  # those that are being read are younger
             shutil.rmtree(folder, ignore_errors=True)
 
