@@ -17,9 +17,10 @@ from core.data.compression import DEFAULT_LIMITS, Limits
 from core.data.json_lines import parse_object, refuse_constant
 from core.data.labels import label_name
 from core.data.natural_order import natural
+from core.data.opening import open_source
 from core.data.pictures import MAX_IMAGE_BYTES, Size, decoded, open_image
 from core.data.problems import Problems
-from core.data.sources import BoxedSource, open_source, wrong_kind
+from core.data.sources import BoxedSource, wrong_kind
 from core.errors import InvalidData, Problem, TooLarge
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 
 from core.data.chats import check_conversation, check_preference
 from core.data.json_lines import is_too_deep, read_objects
+from core.data.opening import open_source
 from core.data.problems import Problems
-from core.data.sources import ChatSource, open_source, wrong_kind
+from core.data.sources import ChatSource, wrong_kind
 
 Message = Mapping[str, Any]
 

@@ -13,10 +13,11 @@ from PIL import Image
 
 from core.data.labels import Classes
 from core.data.natural_order import natural
+from core.data.opening import array_labels, open_source
 from core.data.pictures import Pixels, Scan, Size, decoded, open_image, scan
 from core.data.pixels import layout_of, pixel_blocks
 from core.data.problems import Problems
-from core.data.sources import PictureSource, PixelSource, array_labels, open_source, wrong_kind
+from core.data.sources import PictureSource, PixelSource, wrong_kind
 from core.errors import InvalidData, TooLarge
 
 MAX_BYTES = 64 * 2**30

@@ -15,6 +15,7 @@ from core.data.folders import folder_classes, folder_of
 from core.data.json_lines import read_objects
 from core.data.labels import Classes
 from core.data.natural_order import natural
+from core.data.opening import array_labels
 from core.data.pictures import scan
 from core.data.pixels import layout_of, pixel_blocks
 from core.data.problems import Problems
@@ -33,7 +34,6 @@ from core.data.sources import (
     TableSource,
     TaggedSource,
     TextSource,
-    array_labels,
 )
 from core.errors import InvalidData
 

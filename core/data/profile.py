@@ -71,7 +71,7 @@ def inspect(path: Path, *, max_unpacked_bytes: int = 64 * 2**30, max_members: in
     # the readers need NumPy, Arrow and Pillow; whoever only names a Kind does not
     from core.data.compression import Limits
     from core.data.inspection import profile_of
-    from core.data.sources import open_source
+    from core.data.opening import open_source
 
     limits = Limits(unpacked_bytes=max_unpacked_bytes, members=max_members)
     return profile_of(open_source(path, limits=limits), limits)

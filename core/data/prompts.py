@@ -10,8 +10,9 @@ from typing import Any
 from core.data.chats import check_conversation
 from core.data.conversations import Message, plain_messages
 from core.data.json_lines import read_objects
+from core.data.opening import open_source
 from core.data.problems import Problems
-from core.data.sources import ChatSource, open_source, wrong_kind
+from core.data.sources import ChatSource, wrong_kind
 
 
 @dataclass(frozen=True)

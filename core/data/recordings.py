@@ -16,8 +16,9 @@ from core.data.archives import Container, read_members
 from core.data.folders import folder_classes, folder_of
 from core.data.labels import Classes
 from core.data.natural_order import natural
+from core.data.opening import array_labels, open_source
 from core.data.problems import Problems
-from core.data.sources import AudioSource, FrameSource, array_labels, open_source, wrong_kind
+from core.data.sources import AudioSource, FrameSource, wrong_kind
 from core.errors import InvalidData, TooLarge
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from PIL import Image
 from core.data.archives import Member, read_members
 from core.data.compression import DEFAULT_LIMITS, Limits
 from core.data.layouts import IMAGES, MASKS, part_of
+from core.data.opening import open_source
 from core.data.pictures import BROKEN, MAX_IMAGE_BYTES, Size, decoded, open_image
 from core.data.problems import Problems
-from core.data.sources import SegmentedSource, open_source, wrong_kind
+from core.data.sources import SegmentedSource, wrong_kind
 from core.errors import InvalidData, TooLarge
 
 if TYPE_CHECKING:

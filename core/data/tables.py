@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from core.data.blocks import Floats, regroup
-from core.data.sources import TableSource, open_source, wrong_kind
+from core.data.opening import open_source
+from core.data.sources import TableSource, wrong_kind
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from core.data.labels import Classes
+from core.data.opening import ColumnNames, open_source
 from core.data.problems import Problems
 from core.data.records import LABEL_NAMES
-from core.data.sources import ColumnNames, PairSource, TaggedSource, TextSource, open_source, wrong_kind
+from core.data.sources import PairSource, TaggedSource, TextSource, wrong_kind
 from core.data.text_pairs import TextPair
 from core.errors import InvalidData
 

@@ -13,9 +13,10 @@ from core.data.archives import Member, read_members
 from core.data.audio import check_audio
 from core.data.compression import Limits
 from core.data.json_lines import parse_object
+from core.data.opening import open_source
 from core.data.problems import Problems
 from core.data.recordings import Wave, decoded_members
-from core.data.sources import SpeechSource, open_source, wrong_kind
+from core.data.sources import SpeechSource, wrong_kind
 from core.errors import InvalidData, Problem
 
 MAX_NOTES_BYTES = 256 * 2**20

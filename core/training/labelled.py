@@ -11,17 +11,10 @@ import torch
 from pydantic import Field
 
 from core.data.images import read_images
+from core.data.opening import open_source
 from core.data.profile import Kind, Profile
 from core.data.recordings import Hearing, read_frames, read_waves
-from core.data.sources import (
-    AudioSource,
-    FrameSource,
-    PictureSource,
-    PixelSource,
-    TableSource,
-    TextSource,
-    open_source,
-)
+from core.data.sources import AudioSource, FrameSource, PictureSource, PixelSource, TableSource, TextSource
 from core.data.tables import read_table
 from core.data.text import read_documents, read_labelled_text
 from core.errors import InvalidData, InvalidSpec

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from core.data.images import read_images
+from core.data.opening import open_source
 from core.data.profile import Kind
-from core.data.sources import TableSource, open_source
+from core.data.sources import TableSource
 from core.data.tables import read_table
 from core.errors import InvalidData
 from core.training.batches import split

@@ -14,8 +14,9 @@ import torch
 
 from core.data.blocks import regroup
 from core.data.images import stream_images
+from core.data.opening import open_source
 from core.data.profile import inspect
-from core.data.sources import TableSource, open_source
+from core.data.sources import TableSource
 from core.data.tables import table_blocks
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 
 from core.data.images import read_images
-from core.data.sources import TableSource, open_source
+from core.data.opening import open_source
+from core.data.sources import TableSource
 from core.data.tables import read_table
 from core.errors import InvalidData
 from core.spec import TrainingSpec
