@@ -6,8 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-import torch
+from typing import TYPE_CHECKING
 
 from core.data.archives import Member, read_members
 from core.data.audio import check_audio
@@ -18,6 +17,9 @@ from core.data.problems import Problems
 from core.data.recordings import Wave, decoded_members
 from core.data.sources import SpeechSource, wrong_kind
 from core.errors import InvalidData, Problem
+
+if TYPE_CHECKING:
+    import torch  # what reads uploads does without
 
 MAX_NOTES_BYTES = 256 * 2**20
 MAX_TRANSCRIPT_BYTES = 2**20
