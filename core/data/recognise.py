@@ -9,7 +9,7 @@ import struct
 import tarfile
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from core.data.archives import Container, Member, read_members
 from core.data.arrays import is_idx
@@ -25,6 +25,7 @@ KNOWN = (
     "or a zip or tar of images or recordings; gzip or zstd around it"
 )
 _PICKLE = "a pickle, which can run code and is never loaded: save it as CSV, Parquet, .npz or safetensors"
+_MODEL = "a model, not data: upload it with the purpose base-model"
 _IMAGES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 _OTHERS = {
     b"BZh": "compressed with bzip2: use gzip or zstd",
@@ -36,6 +37,7 @@ _OTHERS = {
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",
     b"ARROW1": "an Arrow file: save it as Parquet",
+    b"GGUF": _MODEL,
 }
 _MEMBERS_TRIED = 100
 _HEAD = 512
@@ -124,15 +126,19 @@ def _in_archive(path: Path, container: Container, limits: Limits) -> Found:
     """The format of the archive's first members."""
     problems = Problems()
     first: tuple[str, bytes] | None = None
+    is_model = False
     for member in islice(read_members(path, container, problems, limits), _MEMBERS_TRIED):
         head = _head_of(member)
         found = _member_format(member.name, head)
         if found is not None and (found != "npz" or container == "zip"):
             return Found(found, container)
         first = first or (member.name, head)
+        is_model = is_model or PurePosixPath(member.name).name == "config.json"
     problems.check()
     if first is None:
         raise InvalidData(f"the {container} archive holds no files")
+    if is_model:
+        raise InvalidData(_MODEL)
     if _is_archive(first[1]):
         raise InvalidData(Problem(first[0], "an archive, or compressed, within the archive: send its content alone"))
     raise InvalidData(Problem(first[0], "no member is an image, a recording or an array"))

@@ -174,3 +174,5 @@ def test_empty_archives(write, as_zip, as_tar):
 
 def test_archives_of_other_things(write, as_zip):
     assert _told(write, as_zip({"a.txt": b"words"})) == ["a.txt: no member is an image, a recording or an array"]
+    for model in (as_zip({"llama/README.md": b"words", "llama/config.json": b"{}"}), b"GGUF\3\0\0\0"):
+        assert _told(write, model) == ["a model, not data: upload it with the purpose base-model"]
