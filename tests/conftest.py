@@ -173,7 +173,7 @@ class Up:
     def stop(self, number: int = signal.SIGINT) -> tuple[int, str]:
         """Send a signal; its exit status, and what it printed since."""
         self.process.send_signal(number)
-        printed, _ = self.process.communicate(timeout=60)
+        printed, _ = self.process.communicate(timeout=180)
         return self.process.returncode, printed
 
 

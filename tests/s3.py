@@ -20,7 +20,7 @@ from core.settings import Settings
 from core.storage.objects import ObjectStorage
 
 ACCESS_KEY, SECRET_KEY = "AKIAOFTHESETESTS", "the-secret-of-these-tests"
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class S3:
@@ -52,7 +52,7 @@ class S3:
         """The name of an empty bucket."""
         self._buckets += 1
         name = f"bucket-{self._buckets}"
-        assert httpx.put(f"{self.url}/{name}").is_success
+        assert httpx.put(f"{self.url}/{name}", timeout=PATIENCE).is_success
         return name
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from tests.api.schema import Schema
 
 ROOT = Path(__file__).parents[2]
 ADMIN_KEY = "ww-the-admin-key-of-these-tests"
-PATIENCE = 60.0
+PATIENCE = 180.0
 MAX_UPLOAD_BYTES = 64 * 2**20
 MAX_PART_BYTES = 2**20
 MAX_REQUEST_BYTES = 2**18
@@ -64,7 +64,7 @@ class Service:
     def client(self, key: str | None, **options: Any) -> httpx.Client:
         """A client whose every answer is held against the schema."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        surroundings: dict[str, Any] = {"timeout": 2 * PATIENCE, "event_hooks": {"response": [self.schema.check]}}
+        surroundings: dict[str, Any] = {"timeout": PATIENCE, "event_hooks": {"response": [self.schema.check]}}
         return httpx.Client(base_url=self.api.base_url, headers=headers, **surroundings, **options)
 
 
@@ -124,13 +124,13 @@ def serving(folder: Path, redis_url: str, count: int, **changes: str) -> Iterato
     Base.metadata.create_all(database.engine)
     parent, apis = start_apis(folder, redis_url, count, **changes)
     publisher, storage = Publisher(redis_url), DiskStorage(folder / "storage")
-    schema = Schema(httpx.get(f"{apis[0].base_url}/openapi.json", timeout=30).json())
+    schema = Schema(httpx.get(f"{apis[0].base_url}/openapi.json", timeout=90).json())
     service = Service(folder, apis[0], apis[-1], database, storage, publisher, schema)
     yield service
     for api in apis:
         if api.process.is_running():
             api.process.terminate()
-    assert parent.wait(20) == 0
+    assert parent.wait(60) == 0
     assert parent.stdout is not None
     parent.stdout.close()
     publisher.close()
@@ -277,7 +277,7 @@ def work(service: Service, job_id: str, *, lease_seconds: float = 60.0) -> Worke
             return Worker(service, claim)
 
 
-def wait_for(condition: Any, *, seconds: float = 20.0) -> Any:
+def wait_for(condition: Any, *, seconds: float = 90.0) -> Any:
     """What `condition()` answers once it is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -51,7 +51,7 @@ class Watcher:
         wait_for(lambda: place in self.ids)
 
     def finish(self) -> list[str]:
-        self.thread.join(20)
+        self.thread.join(60)
         assert self.is_done
         self._stream.__exit__(None, None, None)
         return self.ids
@@ -59,7 +59,7 @@ class Watcher:
     def cut(self) -> None:
         """Hang up, as a client that loses its connection."""
         self.response.extensions["network_stream"].get_extra_info("socket").shutdown(2)
-        self.thread.join(20)
+        self.thread.join(60)
 
 
 @pytest.fixture
@@ -227,12 +227,12 @@ def test_many_watchers_see_the_same(service: Service, http: httpx.Client, worker
 def test_the_api_may_stop_and_another_goes_on(service: Service, http: httpx.Client, worker: Worker) -> None:
     """A second API process on the same database is stopped while it streams; it ends at once and cleanly."""
     key = http.headers["authorization"]
-    with httpx.Client(base_url=service.other_api.base_url, headers={"authorization": key}, timeout=30) as other:
+    with httpx.Client(base_url=service.other_api.base_url, headers={"authorization": key}, timeout=90) as other:
         watcher = Watcher(other, worker.claim.job_id)
         worker.metrics(1)
         watcher.wait_for("1-2")
         service.other_api.process.terminate()
-        watcher.thread.join(10)
+        watcher.thread.join(60)
         assert not watcher.thread.is_alive()
         assert not watcher.is_done
         wait_for(lambda: service.other_api.process.status() == psutil.STATUS_ZOMBIE)

@@ -86,7 +86,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     yield Pair(apis, database)
     for api in apis:
         api.process.terminate()
-    assert parent.wait(20) == 0
+    assert parent.wait(60) == 0
     assert parent.stdout is not None
     parent.stdout.close()
     database.close()

@@ -142,7 +142,7 @@ def test_an_endless_answer_counts_by_its_status_and_is_cut_off(http: httpx.Clien
     endpoint = add_endpoint(http, receiver.url("endless"))
     cancelled_job(http)
     assert delivery(http, endpoint, "delivered")["tries"] == 1
-    assert receiver.hung_up.wait(10)
+    assert receiver.hung_up.wait(60)
 
 
 def test_two_processes_send_each_once(http: httpx.Client, receiver: Receiver) -> None:

@@ -27,7 +27,7 @@ from tests.tiny_llama import zipped
 
 HERE = Path(__file__).parent
 INSTALLED = HERE.parents[1] / ".cache" / "clients"
-PATIENCE = 170.0
+PATIENCE = 500.0
 # Which of its jobs a client waits for, beside the supervised one: each method is waited for by some.
 PROGRAMS = {
     ("openai-3", "sync"): ("supervised", "dpo"),

@@ -27,10 +27,10 @@ def answer(order):
     if order["what"] == "write":
         raise OSError(errno.ENOSPC, "No space left on device")
     if order["what"] == "wait":
-        time.sleep(2.0)  # longer than the server is idle
+        time.sleep(2.5)  # longer than the server is idle
     return order["what"]
 
-serve(int(sys.argv[1]), answer, warm_up=lambda: None, idle_seconds=1.0)
+serve(int(sys.argv[1]), answer, warm_up=lambda: None, idle_seconds=2.0)
 """
 
 

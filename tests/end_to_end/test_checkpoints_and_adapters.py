@@ -19,7 +19,7 @@ from tests.tiny_llama import conversations, llama_zip, write_tiny_llama
 from weightworks import Client
 from weightworks.errors import NoSuchPart
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 COMMAND = Path(sys.executable).with_name("weightworks")
 OPEN = """
 import sys, peft, torch, transformers
@@ -60,7 +60,7 @@ def spec(client: Client, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def get(client: Client, path: str) -> httpx.Response:
     headers = {"authorization": f"Bearer {client.connection.api_key}"}
-    return httpx.get(f"{client.connection.base_url}/v1/{path}", headers=headers, timeout=30)
+    return httpx.get(f"{client.connection.base_url}/v1/{path}", headers=headers, timeout=90)
 
 
 def test_a_job_starts_from_a_checkpoint_of_another(
@@ -84,7 +84,7 @@ def test_a_job_starts_from_a_checkpoint_of_another(
     client.jobs.download(job.id, tmp_path / "merged", part="merged")
     assert not (tmp_path / "merged" / "adapter").exists()
     command = [COMMAND, "--home", str(weightworks_up.home), "download", job.id, "--part", "adapter", "--to", "adapter"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=180)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny"
     assert "base_model: tiny" in (tmp_path / "adapter" / "README.md").read_text()

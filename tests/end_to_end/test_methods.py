@@ -14,7 +14,7 @@ from core.catalog import methods
 from tests.conftest import Up
 from weightworks import Client
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,14 @@ from sqlalchemy import select
 
 from core.catalog import method_named
 from core.jobs.checkpointing import latest_checkpoints
+from core.jobs.models.files import File
 from core.jobs.models.jobs import Event
+from core.jobs.models.results import Artifact, Checkpoint
 from core.storage import file_key, sample_key
 from core.storage.objects import ObjectStorage
 from tests.api.service import (
     ADMIN_KEY,
+    PATIENCE,
     ROOT,
     Service,
     environment,
@@ -61,12 +64,13 @@ class Site:
         """What lies in the bucket."""
         return {found.key for folder in folders for found in self.storage.files_below(folder)}
 
-    def samples_untold(self) -> set[str]:
-        """The samples that reached the bucket although the answer was lost: no event tells of them, and they go."""
+    def pointed_to(self) -> set[str]:
+        """What must lie there. More may: what reached the bucket while the answer was lost, until it is collected."""
         with self.service.database.read() as session:
-            told = session.scalars(select(Event).where(Event.type == "sample"))
-            keys = {sample_key(event.job_id, event.fence, event.data["path"]) for event in told}
-        return {key for key in self.keys("jobs") if "/samples/" in key} - keys
+            keys = {*session.scalars(select(Artifact.key)), *session.scalars(select(Checkpoint.key))}
+            samples = session.scalars(select(Event).where(Event.type == "sample"))
+            keys |= {sample_key(event.job_id, event.fence, event.data["path"]) for event in samples}
+            return keys | {file_key(sha256) for sha256 in session.scalars(select(File.sha256))}
 
     def submit(self, spec: dict[str, Any]) -> str:
         answer = self.http.post("/v1/jobs", json=spec)
@@ -79,21 +83,23 @@ class Site:
     def until_ended(self, job_id: str) -> dict[str, Any]:
         """The job, once it is over."""
         ends = ("succeeded", "failed", "cancelled")
-        return wait_for(lambda: job if (job := self.job(job_id))["status"] in ends else None, seconds=90)
+        return wait_for(lambda: job if (job := self.job(job_id))["status"] in ends else None, seconds=180)
 
     def until_checkpoint(self, job_id: str) -> None:
-        wait_for(lambda: self.http.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"], seconds=60)
+        wait_for(lambda: self.http.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"], seconds=180)
 
     def messages(self, job_id: str) -> str:
         page = self.http.get(f"/v1/jobs/{job_id}/events", params={"limit": 100, "order": "desc", "type": "message"})
         return page.text
 
     def trainer(self) -> psutil.Process:
-        """The process that trains."""
-        for process in self.worker.children(recursive=True):
-            if "worker.zygote" in " ".join(process.cmdline()) and process.children():
-                return process.children()[0]
-        raise AssertionError("nobody trains")
+        """The process that trains, once there is one."""
+
+        def found() -> list[psutil.Process]:
+            below = self.worker.children(recursive=True)
+            return [one for process in below if "worker.zygote" in process.cmdline() for one in process.children()]
+
+        return wait_for(found)[0]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +119,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, redis_url: str, s3: S3) -> It
         yield site
         site.http.close()
         worker.terminate()
-        worker.wait(30)
+        worker.wait(60)
         wire.close()
     for name in ("api.log", "worker.log"):
         assert SECRET_KEY not in (folder / name).read_text()
@@ -141,13 +147,13 @@ def test_what_is_uploaded_is_downloaded_from_the_bucket(site: Site, s3: S3) -> N
     address = sent.headers["location"]
     assert address.startswith(f"{s3.url}/bucket-")
     assert SECRET_KEY not in address
-    answer = httpx.get(address)
+    answer = httpx.get(address, timeout=PATIENCE)
     assert (answer.status_code, answer.content) == (200, content)
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''table.csv"
-    assert httpx.get(address, headers={"range": "bytes=5-9"}).content == content[5:10]
+    assert httpx.get(address, headers={"range": "bytes=5-9"}, timeout=PATIENCE).content == content[5:10]
     head = site.http.head(url)
     assert head.status_code == 302
-    assert httpx.head(head.headers["location"]).headers["content-length"] == str(len(content))
+    assert httpx.head(head.headers["location"], timeout=PATIENCE).headers["content-length"] == str(len(content))
     etag = f'"{sha256(content)}"'
     assert site.http.get(url, headers={"if-none-match": etag}).status_code == 304
     outside = site.http.get(url, headers={"range": f"bytes={len(content)}-"})
@@ -177,16 +183,19 @@ def test_a_job_that_is_killed_goes_on_from_its_checkpoint_in_the_bucket(site: Si
     undisturbed = site.submit(spec_of(dataset))
     assert site.until_ended(undisturbed)["status"] == "succeeded"
     job_id = site.submit(spec_of(dataset))
+    trainer = site.trainer()  # first, since to find a process takes longer than many a step
     site.until_checkpoint(job_id)
+    trainer.suspend()
     (checkpoint, *_) = site.http.get(f"/v1/jobs/{job_id}/checkpoints").json()["data"]
     there = site.http.get(f"/v1/jobs/{job_id}/checkpoints/{checkpoint['id']}")
     assert there.status_code == 302
-    site.trainer().kill()
+    trainer.kill()
     job = site.until_ended(job_id)
     assert (job["status"], len(job["attempts"])) == ("succeeded", 2), job
     assert "Goes on from the checkpoint" in site.messages(job_id)
     weights = [
-        httpx.get(site.http.get(f"/v1/jobs/{one}/weights").headers["location"]).content for one in (undisturbed, job_id)
+        httpx.get(site.http.get(f"/v1/jobs/{one}/weights").headers["location"], timeout=PATIENCE).content
+        for one in (undisturbed, job_id)
     ]
     assert weights[0] == weights[1]
     assert load(weights[0])
@@ -210,7 +219,7 @@ def test_the_results_of_a_fine_tuning_job_are_a_file_in_the_bucket(site: Site) -
     (results,) = site.http.get(f"/v1/fine_tuning/jobs/{job_id}").json()["result_files"]
     told = site.http.get(f"/v1/files/{results}").json()
     assert file_key(told["sha256"]) in site.keys("files")
-    content = httpx.get(site.http.get(f"/v1/files/{results}/content").headers["location"]).content
+    content = httpx.get(site.http.get(f"/v1/files/{results}/content").headers["location"], timeout=PATIENCE).content
     assert sha256(content) == told["sha256"]
     assert [line.partition(b",")[0] for line in content.splitlines()] == [b"step", b"1", b"2"]
 
@@ -220,7 +229,7 @@ def test_a_job_lives_through_a_storage_that_is_away_for_a_while(site: Site, data
     site.until_checkpoint(job_id)
     site.wire.cut()
     try:
-        wait_for(lambda: "could not be kept" in site.messages(job_id), seconds=30)
+        wait_for(lambda: "could not be kept" in site.messages(job_id))
         refused = site.http.post("/v1/files", files={"file": ("a.csv", table(seed=7))})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage_unavailable")
         ready = site.http.get("/readyz")
@@ -257,9 +266,7 @@ def test_what_nothing_points_to_is_collected(site: Site, tmp_path: Path) -> None
     }
     for key in lost:
         site.storage.link(source, key)
-    kept = site.keys("files", "jobs") - lost - site.samples_untold()
-    wait_for(lambda: not lost & site.keys("parts", "files", "jobs", "leaving"), seconds=30)
-    assert site.keys("files", "jobs") - site.samples_untold() == kept
+    wait_for(lambda: site.keys("parts", "files", "jobs", "leaving") == site.pointed_to())
     killed = site.scratch / "incoming" / "killed"
     killed.write_bytes(b"half")
     wait_for(lambda: not killed.exists())

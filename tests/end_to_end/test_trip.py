@@ -15,7 +15,7 @@ from tests.conftest import Up, emptied, running_up
 from tests.fresh import FreshProcesses
 from weightworks import Client
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 OPEN = """
 import json, sys, torch
 from core import load_model

@@ -53,7 +53,7 @@ def api(folder: Path, redis_url: str) -> Iterator[Api]:
         yield apis[0]
     finally:
         apis[0].process.terminate()
-        parent.wait(20)
+        parent.wait(60)
         assert parent.stdout is not None
         parent.stdout.close()
 

@@ -24,7 +24,7 @@ FILES = "files wrong"
 KINDS = (LOST, TWICE, WRONG_STATE, GAP, WEIGHTS, PROCESSES, FILES)
 
 LATE_SECONDS = 0.05  # how far a supervisor's reckoning of the database's time may be off
-TIDY_SECONDS = 15.0  # until what a fault left behind must be gone
+TIDY_SECONDS = 60.0  # until what a fault left behind must be gone
 
 
 @dataclass(frozen=True)

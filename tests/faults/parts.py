@@ -20,7 +20,7 @@ import psutil
 import redis
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 90.0
+PATIENCE = 180.0
 BELOW_EPHEMERAL = (20_000, 32_000)  # a port of these is not given to an outgoing connection while its server is down
 
 

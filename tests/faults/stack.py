@@ -31,7 +31,7 @@ ADMIN_KEY = "ww-the-admin-key-of-the-fault-matrix"
 STIR_SECONDS = 0.05  # for what was stopped in the midst of a transaction to end it
 STACK = "FAULTS_STACK"  # in the environment of our workers, and of all that they start
 SETTINGS = {
-    "LEASE_SECONDS": "4",
+    "LEASE_SECONDS": "6",
     "RENEW_SECONDS": "0.3",
     "SWEEP_SECONDS": "0.3",
     "STOP_SECONDS": "1.5",
@@ -99,7 +99,7 @@ class Stack:
         Base.metadata.create_all(self.database.engine)
         self.apis.start(0)  # the first makes the project
         self.mend()
-        until(lambda: all(worker.is_warm for worker in self.workers), seconds=120, what="for warm workers")
+        until(lambda: all(worker.is_warm for worker in self.workers), seconds=300, what="for warm workers")
 
     def mend(self) -> None:
         """Start again what does not run; returns once the API answers, while new workers still warm up."""

@@ -14,7 +14,7 @@ from tests.faults import fuzz
 LARGE = ("/v1/jobs", "/v1/jobs/preview", "/v1/pipelines")
 RUNS = {
     "coverage": [option for path in LARGE for option in ("--exclude-path", path)],
-    "fuzzing": ["--max-examples", "20"],
+    "fuzzing": ["--max-examples", "10"],
     "stateful": ["--max-examples", "20"],
 }
 LEAST_REQUESTS = {"coverage": 500, "fuzzing": 400, "stateful": 50}

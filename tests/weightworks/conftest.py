@@ -51,7 +51,7 @@ def trained(client: Client, images: File) -> Job:
         "batch_size": 16,
         "checkpoint_every": 40,
     }
-    job = client.jobs.wait(client.jobs.create(spec).id, timeout=90)
+    job = client.jobs.wait(client.jobs.create(spec).id, timeout=180)
     assert job.status == "succeeded", job.error
     return job
 

@@ -89,7 +89,7 @@ def test_the_same_submission_twice_is_one_job(client: Client, table: File) -> No
     assert client.jobs.create(spec, idempotency_key="the-same").id == first.id
     with pytest.raises(Conflict):
         client.jobs.create({**spec, "n_components": 3}, idempotency_key="the-same")
-    assert client.jobs.wait(first.id, timeout=60).status == "succeeded"
+    assert client.jobs.wait(first.id, timeout=180).status == "succeeded"
 
 
 def test_a_job_tells_what_it_did(client: Client, trained: Job) -> None:
@@ -149,7 +149,7 @@ def test_a_running_job_is_watched_live_and_cancelled(client: Client, images: Fil
         time.sleep(0.05)
     assert client.jobs.resume(job.id).status in ("queued", "running")
     client.jobs.cancel(job.id)
-    assert client.jobs.wait(job.id, timeout=60).status == "cancelled"
+    assert client.jobs.wait(job.id, timeout=180).status == "cancelled"
 
 
 def test_a_drained_worker_stays_and_what_waits_says_so(client: Client, table: File) -> None:
@@ -160,7 +160,7 @@ def test_a_drained_worker_stays_and_what_waits_says_so(client: Client, table: Fi
     job = client.jobs.create({"method": "pca", "dataset": table.id, "n_components": 2})
     assert (job.waiting or {})["what"] == "undrained_worker"
     client.workers.resume(worker.id)
-    assert client.jobs.wait(job.id, timeout=60).status == "succeeded"
+    assert client.jobs.wait(job.id, timeout=180).status == "succeeded"
     with pytest.raises(NotFound):
         client.workers.drain("nobody")
 

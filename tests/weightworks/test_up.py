@@ -24,7 +24,7 @@ from weightworks import Client
 from weightworks.redis_server import SOCKET_CHARACTERS, socket_folder
 from weightworks.up import admin_key
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def mode(path: Path) -> int:
@@ -125,25 +125,11 @@ def test_what_dies_is_started_again_and_clients_only_wait(weightworks_up: Any, n
         wait_until(lambda: client._transport.http.get("/readyz").is_success)
 
 
-def test_killed_in_mid_training_it_leaves_no_process_however_long_its_home(up: Any, tmp_path: Path) -> None:
-    stack = up(tmp_path / ("long" * 30) / "home with spaces")
-    stack.wait_for("Ctrl-C stops it")
-    write_images(tmp_path / "images.zip")
-    with Client(home=stack.home) as client:
-        file = client.files.upload(tmp_path / "images.zip")
-        job = client.jobs.create({"method": "classification", "dataset": file.id, "epochs": 100_000})
-        assert any(event.type == "metrics" for event in client.jobs.events(job.id))
-    family = stack.family()
-    assert len(family) >= 6  # up, redis, api, worker, its pool process, the fork server, the trainer
-    stack.process.kill()
-    wait_until(lambda: not alive(family))
-
-
-def test_started_again_on_what_a_kill_left_it_goes_on_and_a_second_ctrl_c_ends_it_at_once(
-    up: Any, tmp_path: Path
-) -> None:
-    home, quick = tmp_path / "home", {"WEIGHTWORKS_LEASE_SECONDS": "5", "WEIGHTWORKS_RENEW_SECONDS": "0.5"}
-    killed = up(home, **quick)
+def test_killed_in_mid_training_it_leaves_no_process_and_started_again_it_goes_on(up: Any, tmp_path: Path) -> None:
+    """However long its home's name is; and a second Ctrl-C ends it at once."""
+    home = tmp_path / ("long" * 30) / "home with spaces"
+    settings = {"WEIGHTWORKS_LEASE_SECONDS": "5", "WEIGHTWORKS_RENEW_SECONDS": "0.5", "WEIGHTWORKS_STOP_SECONDS": "60"}
+    killed = up(home, **settings)
     killed.wait_for("Ctrl-C stops it")
     write_images(tmp_path / "images.zip")
     with Client(home=home) as client:
@@ -151,11 +137,14 @@ def test_started_again_on_what_a_kill_left_it_goes_on_and_a_second_ctrl_c_ends_i
         spec = {"method": "classification", "dataset": file.id, "epochs": 100_000, "checkpoint_every": 5}
         job = client.jobs.create(spec)
         assert any(event.type == "checkpoint" for event in client.jobs.events(job.id))
+    family = killed.family()
+    assert len(family) >= 6  # up, redis, api, worker, its pool process, the fork server, the trainer
     killed.process.kill()
     killed.process.wait()
-    assert (home / "run" / "redis.sock").exists()
+    wait_until(lambda: not alive(family))
+    assert (socket_folder(home) / "redis.sock").exists()
     assert (home / "connection.json").exists()
-    again = up(home, **quick)
+    again = up(home, **settings)
     again.wait_for("Ctrl-C stops it")
     with Client(home=home) as client:
         assert any(event.message.startswith("Goes on from the checkpoint") for event in client.jobs.events(job.id))
@@ -168,7 +157,7 @@ def test_started_again_on_what_a_kill_left_it_goes_on_and_a_second_ctrl_c_ends_i
     again.wait_for("Stopping")
     status, printed = again.stop()
     assert (status, alive(family)) == (0, []), printed
-    assert time.monotonic() - asked_at < 9  # a trainer that must stop has ten seconds
+    assert time.monotonic() - asked_at < 40  # a trainer that must stop has sixty seconds, and its worker 45
     assert not (home / "connection.json").exists()
 
 

@@ -129,7 +129,7 @@ def test_the_command_that_was_killed_goes_on(client: Client, weightworks_up: Any
             assert first.poll() is None, "it was over before it could be killed"
             time.sleep(0.005)
         first.kill()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=90)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
     file = json.loads(done.stdout)
     assert file["sha256"] == digest(path)
     upload = client._transport.get(f"/v1/uploads/{uploads[0]['id']}")

@@ -33,7 +33,7 @@ from core.storage import DiskStorage, file_key
 
 PROJECT = "proj-test"
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class Service:

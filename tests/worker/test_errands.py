@@ -63,15 +63,15 @@ def test_whoever_leaves_waits_for_nothing_and_hears_nothing() -> None:
 
     def slow() -> None:
         begun.set()
-        go.wait(10)
+        go.wait(60)
         ended.set()
 
     errands.send(slow, then=lambda answer: told.append("slow"))
     errands.send(lambda: told.append("begun after the end"), then=lambda answer: told.append("second"))
-    assert begun.wait(10)
+    assert begun.wait(60)
     errands.close()
     go.set()
-    assert ended.wait(10)
+    assert ended.wait(60)
     for thread in threading.enumerate():
         if thread.name == "errands":
             thread.join(10)

@@ -113,8 +113,9 @@ def test_a_paused_job_is_resumed_and_ends_bit_for_bit_the_same(service, long_spe
 
 def test_a_trainer_that_does_not_hear_is_killed_and_the_job_is_paused(service, long_spec, undisturbed: str) -> None:
     job_id = service.submit(long_spec)
-    service.until(lambda: service.checkpoints(job_id))
-    service.trainer_of(job_id).send_signal(signal.SIGSTOP)
+    trainer = service.until(lambda: service.job(job_id).owner) and service.trainer_of(job_id)
+    service.until_training(job_id)
+    trainer.send_signal(signal.SIGSTOP)
     ask(service, asking.pause_job, job_id)
     job = service.until(lambda: job if (job := service.job(job_id)).status is Status.PAUSED else None)
     assert job.attempt == 0
@@ -243,7 +244,7 @@ def test_a_ready_file_that_a_killed_worker_left_says_nothing_of_the_next(service
     service.until(ready.exists)
     assert ready.read_text() == ""
     worker.terminate()
-    assert worker.wait(30) == 0
+    assert worker.wait() == 0
 
 
 def test_workers_of_one_host_and_process_number_are_told_apart(service) -> None:

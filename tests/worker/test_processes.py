@@ -24,8 +24,8 @@ def until(look: Callable[[], bool]) -> None:
 
 def test_what_a_lost_worker_left_is_ended() -> None:
     orphan = subprocess.Popen(["sleep", "60"], env={**os.environ, MARKER: GONE})
-    until(lambda: sweep_orphans() > 0)
-    assert orphan.wait(10) == -9
+    until(lambda: sweep_orphans() > 0 or orphan.poll() is not None)  # another test's worker may be there first
+    assert orphan.wait(60) == -9
 
 
 def test_what_runs_in_a_container_is_left_alone() -> None:

@@ -18,7 +18,7 @@ from core.errors import InvalidData, InvalidSpec, Problem
 from core.training.checkpoint import write_checkpoint
 from worker.channel import Channel
 from worker.endings import TrainerError, how_it_ended
-from worker.processes import marked, own_marker, sweep
+from worker.processes import marked, own_marker, stat_fields, sweep
 from worker.trainer import Reporter, Sender, as_failure, newest_whole
 from worker.trainers import trainer_environment
 
@@ -150,7 +150,7 @@ def test_a_trainer_that_hears_of_no_renewal_stops_itself(tmp_path) -> None:
         pass
     threading.Thread(target=said, args=[channel], daemon=True).start()
     channel.send({"type": "renewed", "until": time.monotonic() + 0.2})
-    _, errors = trainer.communicate(timeout=30)
+    _, errors = trainer.communicate(timeout=120)
     assert trainer.returncode == 75
     assert b"The lease was not renewed in time" in errors
     channel.close()
@@ -158,12 +158,13 @@ def test_a_trainer_that_hears_of_no_renewal_stops_itself(tmp_path) -> None:
 
 def test_what_carries_the_marker_is_swept_though_it_left_the_group() -> None:
     environment = {**os.environ, "WEIGHTWORKS_SUPERVISED_BY": own_marker()}
+    living = f"1-{stat_fields(1)[19]}"  # lest another test's worker sweeps it
     stray = subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True)
-    other = subprocess.Popen(["sleep", "60"], env={**os.environ, "WEIGHTWORKS_SUPERVISED_BY": "1-1"})
+    other = subprocess.Popen(["sleep", "60"], env={**os.environ, "WEIGHTWORKS_SUPERVISED_BY": living})
     try:
         assert {stray.pid, other.pid} <= {pid for pid, _ in marked()}
         assert sweep(own_marker(), spare={os.getpid()}) >= 1
-        assert stray.wait(5) == -9
+        assert stray.wait(60) == -9
         assert other.poll() is None
     finally:
         other.kill()

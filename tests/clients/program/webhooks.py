@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import openai
 from asking import Place, answer, everything, saw
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 ENDS = ["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
 
 

@@ -22,7 +22,7 @@ from core.settings import Settings
 from core.storage import refusal_of
 from core.storage.objects import WAIT_SECONDS, ObjectStorage
 from core.storage.signing import Keys, presign
-from tests.s3 import ACCESS_KEY, S3, SECRET_KEY, Wire, open_bucket, refusing
+from tests.s3 import ACCESS_KEY, PATIENCE, S3, SECRET_KEY, Wire, open_bucket, refusing
 
 KEY = f"files/ab/{'ab' * 32}"
 MEBI = 2**20
@@ -258,10 +258,10 @@ def test_an_upload_in_parts_that_nobody_completed_is_aborted(s3: S3, tmp_path: P
     bucket = s3.new_bucket()
     storage = open_bucket(bucket, s3.url, tmp_path / "scratch")
     for key in ("some/prefix/jobs/a%20%26%20b", "elsewhere/c"):
-        assert httpx.post(f"{s3.url}/{bucket}/{key}?uploads").is_success
+        assert httpx.post(f"{s3.url}/{bucket}/{key}?uploads", timeout=PATIENCE).is_success
     assert storage.collect(before=datetime(2010, 1, 1).timestamp()) == 0  # moto says that all were begun in 2010-11
     assert storage.collect(before=time.time()) == 1
-    left = httpx.get(f"{s3.url}/{bucket}?uploads").text
+    left = httpx.get(f"{s3.url}/{bucket}?uploads", timeout=PATIENCE).text
     assert "elsewhere/c" in left
     assert "some/prefix" not in left
 
@@ -365,7 +365,7 @@ def test_keys_are_taken_from_where_other_tools_find_them(
     assert address is not None
     assert "AKIAFROMTHEENVIRONMENT%2F" in address
     assert "%2Fus-west-2%2Fs3" in address
-    assert httpx.get(address).content == b"\0"
+    assert httpx.get(address, timeout=PATIENCE).content == b"\0"
 
 
 def test_a_bucket_that_is_not_there_is_no_missing_key(s3: S3, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def quit_at_once(trial: Trial) -> None:
     job.until_checkpoint()
     worker = job.worker()
     worker.send_signal(signal.SIGQUIT)
-    worker.wait(30)
+    worker.wait()
     require_released(trial, job)
 
 
