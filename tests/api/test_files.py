@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import socket
 import struct
 import zipfile
@@ -32,7 +33,9 @@ def blobs(service: Service) -> set[str]:
 
 
 def incoming(service: Service) -> list[str]:
-    return os.listdir(service.folder / "storage" / "incoming")
+    """What is being streamed in; the rest belongs to processes that try models out, fetch them or look at data."""
+    names = os.listdir(service.folder / "storage" / "incoming")
+    return [name for name in names if re.fullmatch("[0-9a-f]{24}", name)]
 
 
 def test_an_upload_is_recognised_hashed_and_comes_back_whole(http: httpx.Client) -> None:
