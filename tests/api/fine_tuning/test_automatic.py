@@ -58,6 +58,22 @@ def test_narrow_models_take_larger_steps(width: int | None, factor: float) -> No
     assert found["learning_rate_multiplier"] == factor
 
 
+@pytest.mark.parametrize(
+    ("pairs", "given", "steps", "multiplier"),
+    [
+        (51, {}, 51, 3.5),
+        (51, {"batch_size": 8}, 7, 10.0),  # as if there were 50
+        (800, {}, 100, 5.0),
+        (800, {"n_epochs": 3}, 300, 1.7),
+        (8_000, {}, 500, 1.4),
+    ],
+)
+def test_few_steps_of_preferences_are_larger(pairs: int, given: dict[str, int], steps: int, multiplier: float) -> None:
+    found = resolved(DPOHyperparameters(**given), "dpo", DataSize(pairs))
+    assert math.ceil(pairs / found["batch_size"]) * found["n_epochs"] == steps
+    assert found["learning_rate_multiplier"] == multiplier
+
+
 def test_what_is_given_is_not_touched_and_each_method_has_its_own() -> None:
     given = {"n_epochs": 7, "batch_size": 3, "learning_rate_multiplier": 0.1}
     assert resolved(Hyperparameters(**given), "supervised", DataSize(200)) == given
