@@ -5,8 +5,8 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo openai-example up secrets test test-most test-matrix oldest compose-test life faults soak check lint fuzz quality bench \
-  bench-setup gpu docs format lock clean
+.PHONY: help setup demo openai-example up secrets test test-most test-matrix oldest compose-test life faults soak check lint \
+  fuzz quality bench bench-setup gpu docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 15

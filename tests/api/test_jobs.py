@@ -109,7 +109,7 @@ def test_a_preview_measures_the_first_steps(http: httpx.Client, service: Service
     assert 10 * 2**20 < estimate["memory_bytes"] < 4 * 2**30
     assert estimate["artifact_bytes"] > 10_000
     assert estimate["device"]
-    assert list(service.storage.incoming.iterdir()) == []
+    assert list(service.storage.incoming.glob("preview-*")) == []
 
 
 def test_a_preview_tells_what_the_job_would_end_with(http: httpx.Client) -> None:
