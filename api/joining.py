@@ -23,13 +23,9 @@ def complete(server: Server, project_id: str, upload_id: str, *, part_ids: Seque
 
     After an error the upload is as it was: it can be completed otherwise, or cancelled.
     """
-    with server.database.read() as session:
-        upload = uploads.get_upload(session, project_id, upload_id)
-        if upload.status is UploadStatus.COMPLETED:
-            return
-        uploads.require_pending(session, upload)
-        parts = uploads.parts_named(session, upload, part_ids)
     try:
+        with server.database.read() as session:
+            upload, parts = uploads.parts_to_join(session, project_id, upload_id, part_ids)
         left_over = _make_file(server, upload, parts, md5=md5)
     except uploads.AlreadyCompleted:
         return

@@ -161,6 +161,20 @@ def parts_named(session: Session, upload: Upload, part_ids: Sequence[str]) -> li
     return parts
 
 
+def parts_to_join(
+    session: Session, project_id: str, upload_id: str, part_ids: Sequence[str]
+) -> tuple[Upload, list[UploadPart]]:
+    """The upload and its parts of these ids, in this order.
+
+    Raises AlreadyCompleted if it has a file, Conflict if it is over, and what `parts_named` raises.
+    """
+    upload = get_upload(session, project_id, upload_id, should_lock=True)  # lest its parts go once it was looked at
+    if upload.status is UploadStatus.COMPLETED:
+        raise AlreadyCompleted
+    require_pending(session, upload)
+    return upload, parts_named(session, upload, part_ids)
+
+
 def complete_upload(session: Session, project_id: str, upload_id: str, file: File) -> list[str]:
     """Note, in the transaction that writes it, that the upload became this file; answers the ids of its parts.
 

@@ -225,6 +225,24 @@ def test_an_upload_ends_once(database: Database) -> None:
     assert all(isinstance(outcome, Conflict) and "completed" in outcome.message for outcome in outcomes[1:])
 
 
+def test_who_completes_an_upload_whose_parts_are_just_going_finds_it_completed(database: Database) -> None:
+    upload_id, file_id = add_upload(database, UploadStatus.PENDING, 1, 2), add_file(database)
+    with database.read() as session:
+        part_ids = [part.id for part in uploads.list_parts(session, upload_id)]
+
+    def complete(session: Session) -> None:
+        uploads.complete_upload(session, PROJECT, upload_id, inputs.get_file(session, PROJECT, file_id))
+
+    def complete_too(session: Session) -> str:
+        try:
+            uploads.parts_to_join(session, PROJECT, upload_id, part_ids)
+        except uploads.AlreadyCompleted:
+            return "already"
+        return "pending"
+
+    assert race(database, complete, complete_too) == "already"
+
+
 def test_an_expired_file_is_not_collected_while_a_job_takes_it(database: Database) -> None:
     file_id = add_file(database)
     with database.write() as session:
