@@ -15,7 +15,7 @@ from core.jobs.database import change_rows, read_clock
 from core.jobs.models.webhooks import WebhookDelivery, WebhookEndpoint
 from core.jobs.pages import Order, page
 from core.jobs.status import DeliveryStatus
-from core.jobs.webhooks import get_endpoint, secrets_of, switch_off
+from core.jobs.webhooks import SWITCHED_OFF, get_endpoint, secrets_of, switch_off
 
 PAUSES = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 86_400.0)  # seconds before each try
 FAILING_DAYS = 5.0  # without a try that was taken: an endpoint of which another delivery is given up is switched off
@@ -63,6 +63,9 @@ def claim_due(
     query = query.order_by(WebhookDelivery.next_at).limit(limit)
     counts, taken = Counter(under_way), []
     for delivery, endpoint in session.execute(query.with_for_update(of=WebhookDelivery, skip_locked=True)).all():
+        if endpoint.disabled_at is not None:  # it was switched off just as this was written
+            delivery.status, delivery.error, delivery.next_at = DeliveryStatus.FAILED, SWITCHED_OFF, now
+            continue
         counts[endpoint.project_id] += 1
         if counts[endpoint.project_id] <= most_of_project:
             taken.append(_try(delivery, endpoint, now=now, until=now + seconds))

@@ -20,6 +20,7 @@ PREFIX = "whsec_"
 SECRET_BYTES = 30
 MOST_ENDPOINTS = 20  # of a project: each is a row at every end of its jobs
 OLD_SECRET_SECONDS = 86400
+SWITCHED_OFF = "the endpoint was switched off"  # why a delivery is given up
 
 
 def create_endpoint(
@@ -107,7 +108,7 @@ def switch_off(session: Session, endpoint: WebhookEndpoint) -> None:
     now = read_clock(session)
     endpoint.disabled_at = int(now)
     waiting = (WebhookDelivery.endpoint_id == endpoint.id, WebhookDelivery.status == DeliveryStatus.PENDING)
-    given_up = {"status": DeliveryStatus.FAILED, "error": "the endpoint was switched off", "next_at": now}
+    given_up = {"status": DeliveryStatus.FAILED, "error": SWITCHED_OFF, "next_at": now}
     session.execute(update(WebhookDelivery).where(*waiting).values(**given_up))
 
 

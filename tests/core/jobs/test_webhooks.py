@@ -229,6 +229,21 @@ def test_an_endpoint_that_takes_nothing_for_days_is_switched_off_until_it_is_swi
     assert not give_up(database, delivery(database), failing_days=0)
 
 
+def test_an_end_that_is_written_just_as_its_endpoint_is_switched_off_is_not_told(database: Database) -> None:
+    endpoint = add_endpoint(database)
+    job_id = submit(database, "file-1")
+    race(
+        database,
+        lambda session: asking.cancel_job(session, PROJECT, job_id),
+        lambda session: webhooks.change_endpoint(session, PROJECT, endpoint, status=EndpointStatus.DISABLED),
+    )
+    assert take(database) == []
+    with database.read() as session:
+        (written,) = deliveries.list_deliveries(session, PROJECT, endpoint)
+        assert not deliveries.is_any_due(session)
+    assert (written.status, written.error) == (DeliveryStatus.FAILED, webhooks.SWITCHED_OFF)
+
+
 def test_what_was_delivered_is_sent_again_only_if_asked_for(database: Database) -> None:
     endpoint = add_endpoint(database)
     one = delivery(database)
