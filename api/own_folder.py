@@ -12,7 +12,7 @@ from pathlib import Path
 from core.storage.folders import is_locked
 
 LOCK = ".lock"  # held as long as the process lives
-YOUNG_SECONDS = 60.0  # such a folder may not have its lock yet
+YOUNG_SECONDS = 60.0  # the lock of such a folder may not be held yet
 
 
 class OwnFolder:
@@ -34,6 +34,7 @@ class OwnFolder:
 
 def _remove_left(kind: str) -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{kind}-*"):
-        with suppress(FileNotFoundError):  # another process removes it, too
-            if left.stat().st_mtime < time.time() - YOUNG_SECONDS and not is_locked(left / LOCK):
+        with suppress(OSError):  # another process removes it, too, or it is another user's
+            is_ours = (left / LOCK).is_file()
+            if is_ours and left.stat().st_mtime < time.time() - YOUNG_SECONDS and not is_locked(left / LOCK):
                 shutil.rmtree(left, ignore_errors=True)

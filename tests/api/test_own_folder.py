@@ -41,3 +41,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == [own.path.parent]
     own.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_program_calls_so_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    other = tmp_path / "mine-and-not-yours"
+    other.mkdir()
+    os.utime(other, (0, 0))
+    OwnFolder("mine").close()
+    assert list(tmp_path.iterdir()) == [other]
