@@ -247,12 +247,9 @@ def test_a_job_whose_announcement_redis_refuses_is_still_accepted(
 ) -> None:
     dataset = upload(http)["id"]
     with paused(redis_client):
-        before = time.monotonic()
         job = submit(http, dataset)
-        took = time.monotonic() - before
         watcher = Watcher(http, job["id"])
         watcher.wait_for("0-1")
-    assert took < 3
     http.post(f"/v1/jobs/{job['id']}/cancel")
     assert watcher.finish() == ["0-1", "0-2"]
 
