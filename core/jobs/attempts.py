@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import WeightworksError
@@ -10,7 +9,6 @@ from core.jobs import transitions
 from core.jobs.claimable import retry_pause
 from core.jobs.events import tell_status
 from core.jobs.leases import Claim, locked_job
-from core.jobs.models.jobs import Attempt
 from core.jobs.status import Status
 
 
@@ -63,8 +61,3 @@ def forgive_attempt(session: Session, claim: Claim) -> None:
     Should the attempt end by itself meanwhile, it counts. Raises LeaseLost.
     """
     locked_job(session, claim).attempt = claim.attempt - 1
-
-
-def list_attempts(session: Session, job_id: str) -> list[Attempt]:
-    """Every claim of the job, in order."""
-    return list(session.scalars(select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.fence)))

@@ -10,7 +10,6 @@ from torch import nn
 
 from core.networks.architectures import Dropout, Size, Transformer
 
-ROPE_BASE = 10_000.0
 MULTIPLE = 32  # of which the widths of gated layers are
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from sqlalchemy import select
 
-from core.jobs import attempts, checkpointing
+from core.jobs import checkpointing
 from core.jobs.events import list_events
 from core.jobs.ids import new_id
 from core.jobs.models.jobs import Attempt, Event, Job
@@ -89,7 +89,8 @@ class WatchedJob:
 
     def attempts(self) -> list[Attempt]:
         """Every claim of it, in order."""
-        found: list[Attempt] = self.stack.read(lambda session: attempts.list_attempts(session, self.id))
+        mine = select(Attempt).where(Attempt.job_id == self.id).order_by(Attempt.fence)
+        found: list[Attempt] = self.stack.read(lambda session: session.scalars(mine).all())
         return found
 
     def artifacts(self) -> list[Artifact]:

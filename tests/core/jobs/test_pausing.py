@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy import select
 
 from core.errors import Conflict, WeightworksError
 from core.jobs import asking, attempts, checkpointing, leases, sweeping
-from core.jobs.attempts import list_attempts
 from core.jobs.database import Database
 from core.jobs.leases import Claim
-from core.jobs.models.jobs import Job
+from core.jobs.models.jobs import Attempt, Job
 from core.jobs.status import Asked, Status
 from tests.core.jobs.lines import PROJECT, claim, events_of, get, submit, succeed
 
@@ -69,7 +69,8 @@ def test_a_running_job_is_paused_by_its_worker_and_no_attempt_is_used_up(databas
         assert (job.status, job.attempt, job.pause_requested, job.owner) == (Status.PAUSED, 0, False, None)
         change(database, asking.resume_job, job_id)
     with database.read() as session:
-        assert [(row.attempt, row.outcome) for row in list_attempts(session, job_id)] == [(1, "paused")] * 3
+        rows = session.scalars(select(Attempt).where(Attempt.job_id == job_id))
+        assert [(row.attempt, row.outcome) for row in rows] == [(1, "paused")] * 3
 
 
 def test_a_pause_that_was_not_acted_upon_is_taken_back(database: Database) -> None:
