@@ -162,6 +162,16 @@ class JobRequest(Frozen):
             raise ValidationError.from_exception_data(type(self).__name__, [wrong])
         return self
 
+    @model_validator(mode="after")
+    def _what_is_evaluated_is_given(self) -> Self:
+        interval = getattr(self.settings, "eval_interval", None)
+        if isinstance(interval, int) and not (self.validation_file or self.native.get("validation_fraction")):
+            what = PydanticCustomError("nothing_held_out", "there is nothing to evaluate on: give validation_file, too")
+            place = ("method", "reinforcement", "hyperparameters", "eval_interval")
+            wrong: InitErrorDetails = {"type": what, "loc": place, "input": None}
+            raise ValidationError.from_exception_data(type(self).__name__, [wrong])
+        return self
+
     @property
     def settings(self) -> Hyperparameters:
         """The hyperparameters, wherever they were given."""

@@ -126,6 +126,9 @@ def test_reinforcement_has_a_grader(http: httpx.Client, asked: dict[str, Any]) -
     nearer = create(http, {**asked, "training_file": prompts}, method=told, beta=0.5, **native)
     assert spec_of(http, nearer)["beta"] == 0.5
     assert "beta" not in nearer["method"]["reinforcement"]["hyperparameters"]
+    error = http.post(JOBS, json={**asked, "training_file": prompts, "method": told}).json()["error"]
+    assert error["param"] == "method.reinforcement.hyperparameters.eval_interval"
+    assert "give validation_file, too" in error["message"]
     del grader["operation"]
     error = http.post(JOBS, json={**asked, "method": told}).json()["error"]
     assert error["param"].startswith("method.reinforcement.grader")
