@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, select, update
 
 from core.jobs import leases, store
 from core.jobs.database import Database
-from core.jobs.fair_share import _STRETCH
 from core.jobs.models.jobs import Dependency, Job
 from core.jobs.models.projects import Project
 from core.jobs.quotas import UNLIMITED
@@ -131,22 +130,6 @@ def running(database: Database) -> Iterator[tuple[str, int]]:
     with database.read() as session:
         query = select(Job.project_id, func.count()).where(Job.status == Status.RUNNING).group_by(Job.project_id)
         return iter([(project_id, count) for project_id, count in session.execute(query)])
-
-
-def test_claims_go_along_the_index(database: Database, projects: list[str]) -> None:
-    given = {"project_id": projects[0], "device": "auto", "limit": 1}
-    with database.write() as session:
-        if session.get_bind().dialect.name == "sqlite":
-            query, explain = _STRETCH, "EXPLAIN QUERY PLAN"
-        else:
-            query, explain = _STRETCH.with_for_update(skip_locked=True, of=Job), "EXPLAIN"
-            session.execute(text("SET LOCAL enable_seqscan = off"))
-            session.execute(text("SET LOCAL enable_bitmapscan = off"))
-        compiled = query.params(given).compile(session.get_bind(), compile_kwargs={"literal_binds": True})
-        plan = "\n".join(str(row) for row in session.execute(text(f"{explain} {compiled}")))
-    assert "ix_jobs_claim" in plan
-    assert "TEMP B-TREE" not in plan
-    assert "Sort" not in plan
 
 
 def test_many_queued_jobs_and_many_that_cannot_start_cost_a_claim_little(
