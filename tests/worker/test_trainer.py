@@ -139,7 +139,7 @@ def test_a_trainer_that_hears_of_no_renewal_stops_itself(tmp_path) -> None:
     channel = Channel(ours)
     write_table(tmp_path / "data")
     spec = {"method": "autoencoder", "dataset": "file-1", "steps": 10**6, "checkpoint_every": 10**6}
-    orders = {"threads": 1, "memory_bytes": 2**33, "until": time.monotonic() + 60}
+    orders = {"threads": 1, "memory_bytes": 2**33, "until": time.monotonic() + 600}
     channel.send({"type": "order", "spec": spec, **orders})
     heard = channel.receive()
     while not any(message["type"] == "wants" for message in heard):
