@@ -16,10 +16,11 @@ def refusal_of(error: BaseException | None) -> Unavailable | None:
     """Why a storage refuses: it is full, or read-only, or failing, or away; None for another error."""
     while error is not None:
         number = _error_number(error)
+        told = (isinstance(error, OSError) and error.strerror) or error  # without the path, which is the server's
         if number in FULL:
-            return StorageFull(f"storage is full: free some space, then try again ({error})")
+            return StorageFull(f"storage is full: free some space, then try again ({told})")
         if number in REFUSING:
-            return Unavailable(f"storage fails now; try again later ({error})", code="storage_unavailable")
+            return Unavailable(f"storage fails now; try again later ({told})", code="storage_unavailable")
         error = error.__cause__ or error.__context__
     return None
 

@@ -17,7 +17,7 @@ from core.storage import DiskStorage, refusal_of
     [
         (OSError(errno.ENOSPC, "No space left on device"), 507, "storage_full"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), 507, "storage_full"),
-        (OSError(errno.EROFS, "Read-only file system"), 503, "storage_unavailable"),
+        (OSError(errno.EROFS, "Read-only file system", "/srv/secret/storage"), 503, "storage_unavailable"),
     ],
 )
 def test_a_disk_that_refuses_is_told_with_its_reason(error: Exception, status: int, code: str) -> None:
@@ -26,6 +26,7 @@ def test_a_disk_that_refuses_is_told_with_its_reason(error: Exception, status: i
     refusal = refusal_of(failure)
     assert refusal is not None
     assert (refusal.status, refusal.code) == (status, code)
+    assert "secret" not in refusal.message
 
 
 def test_what_users_wrote_is_no_full_disk() -> None:
