@@ -148,9 +148,7 @@ class ServingProcess:
         running, self._running = self._running, None
         running.process.kill()
         running.writer.close()
-        self._keep(to_thread.run_sync(running.process.wait))  # its memory may take a while to be given back
-        for folder in running.folders.values():
-            folder.cleanup()
+        self._keep(to_thread.run_sync(_clear_up, running))
 
     def _fail(self, error: WeightworksError, exchanges: Collection[Exchange]) -> None:
         for exchange in exchanges:
@@ -230,6 +228,13 @@ class ServingProcess:
             _refuse(running, key, told)
         else:
             _send(running, {"type": "placed", "model": key, "place": place})
+
+
+def _clear_up(running: Running) -> None:
+    """Wait until the killed process has ended, which its memory may take a while to be given back for."""
+    running.process.wait()
+    for folder in list(running.folders.values()):
+        folder.cleanup()
 
 
 def _send(running: Running, message: Mapping[str, Any]) -> None:

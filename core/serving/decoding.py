@@ -6,6 +6,7 @@ own, so that they come and go freely; side by side stand only the keys and value
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,28 @@ from weakref import WeakKeyDictionary
 import torch
 import transformers
 from torch.nn.functional import pad
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+from core.errors import InvalidRequest
 
 # Networks whose rows depend on nothing but their own tokens, positions and mask, as a test says of each.
 ROWWISE = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "phi3", "qwen2", "qwen3"})
 ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})  # the others depend on the longest row
 SPREAD = 1024  # tokens by which lengths may differ: shorter ones are padded
+
+
+def new_cache(network: Any) -> Any:
+    """An empty cache; raises InvalidRequest for a network that keeps what it has read in another way, or not at all."""
+    cache = transformers.DynamicCache(config=network.config)
+    has_attention = any(isinstance(layer, CacheLayerMixin) for layer in cache.layers)
+    if not has_attention or "past_key_values" not in inspect.signature(network.forward).parameters:
+        raise InvalidRequest(
+            f"a model of type '{network.config.model_type}' cannot write here: its layers keep no keys and values of "
+            "what they have read",
+            param="model",
+            code="unsupported_model",
+        )
+    return cache
 
 
 @dataclass(eq=False)

@@ -16,6 +16,7 @@ from core.serving.opening import Encoder, LanguageModel, Opened, refuse_nan
 from core.serving.pooling import Pooling
 
 TEXTS_AT_ONCE = 8
+TOKENS_AT_ONCE = 2048  # with those that pad; of a longer text all
 Text = str | Sequence[int]
 
 
@@ -31,8 +32,9 @@ def embed(model: Opened, inputs: Sequence[Text], *, dimensions: int | None) -> I
         raise InvalidRequest(f"this model's vectors have {size} numbers: ask for no more", param="dimensions")
     tokens = [_tokens(model, text, number) for number, text in enumerate(inputs)]
     yield [{"type": "started", "prompt_tokens": sum(map(len, tokens))}]
-    for start in range(0, len(tokens), TEXTS_AT_ONCE):
-        vectors = _vectors(model, tokens[start : start + TEXTS_AT_ONCE]).float().cpu()
+    at_once = max(1, min(TEXTS_AT_ONCE, TOKENS_AT_ONCE // max(map(len, tokens))))
+    for start in range(0, len(tokens), at_once):
+        vectors = _vectors(model, tokens[start : start + at_once]).float().cpu()
         refuse_nan(vectors)
         if dimensions is not None:
             vectors = functional.normalize(vectors[:, :dimensions], dim=-1)

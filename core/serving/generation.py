@@ -8,16 +8,16 @@ from typing import Any
 
 import jinja2
 import torch
-import transformers
 
 from core.errors import InvalidRequest
 from core.networks.chat_template import prompt_tokens
+from core.serving.decoding import new_cache
 from core.serving.opening import LanguageModel, refuse_nan
 from core.serving.sampling import Drawn, Sampler, Sampling
 from core.serving.writing import Writer
 
 Message = dict[str, Any]
-PREFILL_TOKENS = 512  # of a prompt that are read in one step
+PREFILL_TOKENS = 512  # of a prompt that are read in one step, where a network allows it
 CONTEXT_TOKENS = 8  # of a text that is gone on with, by which its first token's spacing is told
 
 
@@ -62,6 +62,7 @@ def generate(model: LanguageModel, asked: Asked) -> Iterator[list[Message]]:
     most = _most_tokens(model, asked, len(tokens))
     context = [] if asked.messages is not None else tokens[-CONTEXT_TOKENS:]
     _check_bias(model, asked)
+    cache = new_cache(model.network)
     yield [{"type": "started", "prompt_tokens": len(tokens)}]
     choices = [
         Choice(
@@ -74,12 +75,12 @@ def generate(model: LanguageModel, asked: Asked) -> Iterator[list[Message]]:
     if asked.echo:
         text = model.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         yield [_piece(choice.index, text) for choice in choices]
-    cache = transformers.DynamicCache(config=model.network.config)
-    for start in range(0, len(tokens), PREFILL_TOKENS):
-        logits = _read(model, tokens[start : start + PREFILL_TOKENS], cache)
+    at_once = len(tokens) if any(cache.is_linear) else PREFILL_TOKENS  # some recurrent layers begin anew each time
+    for start in range(0, len(tokens), at_once):
+        logits = _read(model, tokens[start : start + at_once], cache)
         yield []
     if len(choices) > 1:
-        cache.batch_repeat_interleave(len(choices))
+        cache.reorder_cache(torch.zeros(len(choices), dtype=torch.int64, device=logits.device))
         logits = logits.expand(len(choices), -1)
     while True:
         drawn = [choice.sampler.draw(row) for choice, row in zip(choices, logits, strict=True)]
@@ -92,7 +93,7 @@ def generate(model: LanguageModel, asked: Asked) -> Iterator[list[Message]]:
             yield said
             return
         if len(going_on) < len(choices):
-            cache.batch_select_indices(torch.tensor(going_on, device=logits.device))
+            cache.reorder_cache(torch.tensor(going_on, device=logits.device))
         choices = [choices[row] for row in going_on]
         following = model.decoder.add([drawn[row].token for row in going_on], cache)
         yield said

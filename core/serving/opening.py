@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,9 +143,9 @@ def _refuse_missing(names: Sequence[str] | frozenset[str]) -> None:
 
 
 def refuse_nan(numbers: torch.Tensor) -> None:
-    """Raise InvalidData where a model's numbers are none."""
-    if numbers.isnan().any():
-        raise InvalidData("the model's weights make no numbers (NaN): they are broken", param="model")
+    """Raise InvalidData where a model's numbers are none, or without end."""
+    if not numbers.amax() < math.inf:  # the largest of some that hold NaN is NaN
+        raise InvalidData("the model's weights make no numbers (NaN, or infinite): they are broken", param="model")
 
 
 def language_model(found: Opened) -> LanguageModel:

@@ -85,8 +85,10 @@ class Sampler:
     def _choose(self, logits: torch.Tensor) -> int:
         if self._sampling.temperature == 0:
             return int(logits.argmax())
-        scaled = logits.double() / self._sampling.temperature
-        probabilities = (scaled - scaled.max()).softmax(0)
+        below = (
+            logits.double() - logits.max()
+        )  # before it is divided: by the least of temperatures all would be infinite
+        probabilities = (below / self._sampling.temperature).softmax(0)
         if self._sampling.top_p < 1:
             probabilities = nucleus(probabilities, self._sampling.top_p)
         return int(torch.multinomial(probabilities, 1, generator=self._generator))

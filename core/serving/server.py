@@ -81,7 +81,9 @@ class Server:
     def _opened(self, order: Message) -> Message:
         found: Message = {"type": "opened", "model": order["model"]}
         try:
-            return {**found, "opened": self._open(order)}
+            model = self._open(order)
+            self._shelf.put(order["model"], model)  # at once: the next one that is opened is to find it there
+            return {**found, "opened": model}
         except BaseException as error:  # what libraries raise for what strangers wrote has no end
             return {**found, "error": told(_of_opening(error))}
 
@@ -117,8 +119,6 @@ class Server:
 
     def _begin_waiting(self, message: Message) -> None:
         key, opened = message["model"], message.get("opened")
-        if opened is not None:
-            self._shelf.put(key, opened)
         self._say({"type": "closed", "model": key})
         for order in self._waiting.pop(key, []):
             if opened is not None:
@@ -142,6 +142,7 @@ class Server:
             self._say({"type": "done", "id": turn.number})
         except BaseException as error:  # a library that is written in Rust panics with one that is no Exception
             self._say({"type": "error", "id": turn.number, "error": told(error)})
+            traceback.clear_frames(error.__traceback__)  # they hold what was read, and `Next` holds the error
         else:
             self._turns.put(turn)
 

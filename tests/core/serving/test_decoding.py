@@ -9,8 +9,9 @@ import pytest
 import torch
 import transformers
 
+from core.errors import InvalidRequest
 from core.serving import decoding
-from core.serving.decoding import ROWWISE, Decoder, Next
+from core.serving.decoding import ROWWISE, Decoder, Next, new_cache
 
 VOCABULARY = 64
 SIZES = {
@@ -33,9 +34,8 @@ STEPS = 6
 def network(kind: str, **more: Any) -> Any:
     """Of this type, with random weights of a size that makes the next token depend on those before it."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(
-        kind, **(GPT2 if kind == "gpt2" else SIZES | {"sliding_window": None}), **more
-    )
+    sizes = GPT2 if kind == "gpt2" else SIZES | {"sliding_window": None}
+    config = transformers.AutoConfig.for_model(kind, **(sizes | more))
     found: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     for parameter in found.parameters():
         if parameter.dim() > 1:
@@ -110,6 +110,18 @@ def test_what_would_change_others_reads_alone(
     rows = passes(model)
     written(model, caches)
     assert rows == [1] * 2 * STEPS
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [("mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 1}), ("openai-gpt", GPT2)],
+)
+def test_a_network_that_keeps_no_keys_and_values_is_refused(kind: str, sizes: dict[str, Any]) -> None:
+    """Its next token would be drawn as if nothing had come before."""
+    config = transformers.AutoConfig.for_model(kind, **sizes)
+    with pytest.raises(InvalidRequest, match=kind) as caught:
+        new_cache(transformers.AutoModelForCausalLM.from_config(config))
+    assert caught.value.code == "unsupported_model"
 
 
 def test_who_has_left_is_not_read_for() -> None:

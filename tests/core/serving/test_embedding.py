@@ -16,6 +16,7 @@ import transformers
 from core.errors import InvalidData, InvalidRequest
 from core.networks.saving import save_network
 from core.networks.word_vectors import VOCABULARY, WordVectors
+from core.serving import embedding
 from core.serving.embedding import embed
 from core.serving.opening import Encoder, Opened, open_model
 from core.serving.pooling import read_pooling
@@ -68,6 +69,17 @@ def test_modules_that_are_not_known_are_refused(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Dense", "path": "2"}]))
     with pytest.raises(InvalidData, match="Dense"):
         read_pooling(tmp_path)
+
+
+def test_long_texts_are_read_by_fewer_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_encoder(tmp_path)
+    model = open_model(tmp_path, device="cpu")
+    texts = ["the whale", "the white whale swims near the house"] * 2
+    whole = vectors(model, texts)
+    assert len(list(embed(model, texts, dimensions=None))) == 2
+    monkeypatch.setattr(embedding, "TOKENS_AT_ONCE", 4)
+    assert len(list(embed(model, texts, dimensions=None))) == 5
+    torch.testing.assert_close(vectors(model, texts), whole)
 
 
 def test_the_folders_limit_on_texts_holds(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 from core.errors import InvalidData, InvalidRequest
 from core.networks.chat_template import prompt_tokens
 from core.networks.language_models import GPT2
+from core.serving import generation
 from core.serving.embedding import embed
 from core.serving.generation import PREFILL_TOKENS, Asked, generate
 from core.serving.opening import LanguageModel, open_model
 from core.serving.sampling import Sampling
 from core.serving.sizes import loading_bytes
 from examples.to_gguf import convert
+from tests.core.serving.test_decoding import network
 from tests.language_models import LLAMA, write_language_model
 
 GREEDY = Sampling(temperature=0.0)
@@ -109,6 +112,24 @@ def test_greedy_answers_by_turns_are_those_alone(llama: LanguageModel) -> None:
     assert passes[:5] == [1, 1, 1, 4, 4]
 
 
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("jamba", {"num_experts": 1, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    ],
+)
+def test_recurrent_layers_go_on_where_they_were(
+    kind: str, more: dict[str, Any], llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though a prompt is read in steps elsewhere, and several texts are written."""
+    monkeypatch.setattr(generation, "PREFILL_TOKENS", 4)
+    model = replace(llama, network=network(kind, vocab_size=len(llama.tokenizer), **more))
+    tokens = llama.tokenizer("the whale swims near the house")["input_ids"]
+    asked = Asked(prompt=tokens, max_tokens=8, choices=2, sampling=GREEDY)
+    assert [text_of(model, asked, index) for index in range(2)] == [expected(model, tokens, count=8)] * 2
+
+
 def test_a_step_writes_one_token(llama: LanguageModel) -> None:
     steps = generate(llama, Asked(prompt="the", max_tokens=5, sampling=GREEDY))
     assert [message["type"] for message in next(steps)] == ["started"]
@@ -173,6 +194,13 @@ def test_weights_that_are_no_numbers_are_told_of(tmp_path: Path) -> None:
             list(generate(model, asked))
     with pytest.raises(InvalidData, match="NaN"):
         list(embed(model, ["the whale"], dimensions=None))
+
+
+def test_logits_without_end_are_told_of(tmp_path: Path) -> None:
+    model = open_written(tmp_path)
+    model.network.lm_head.register_forward_hook(lambda module, args, found: found + math.inf)
+    with pytest.raises(InvalidData, match="infinite"):
+        list(generate(model, Asked(prompt="the whale")))
 
 
 def test_a_template_that_wants_a_system_message_is_given_one(tmp_path: Path) -> None:

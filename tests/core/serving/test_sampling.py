@@ -21,6 +21,10 @@ def test_at_temperature_zero_the_likeliest_comes() -> None:
     assert [sampler(temperature=0).draw(LOGITS).token for _ in range(3)] == [0, 0, 0]
 
 
+def test_at_the_least_of_temperatures_the_likeliest_comes() -> None:
+    assert sampler(temperature=5e-324).draw(LOGITS).token == 0
+
+
 def test_tokens_come_as_often_as_their_probabilities_say() -> None:
     one = sampler(seed=3, temperature=2.0)
     drawn = torch.tensor([one.draw(LOGITS).token for _ in range(4000)])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
+import socket
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from core.errors import InvalidRequest
 from core.serving import server
 from core.serving.opening import LanguageModel, open_model
+from core.serving.turns import Turn
 from tests.language_models import write_language_model
 
 CIRCLES = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -34,6 +38,30 @@ def test_a_template_that_goes_in_circles_is_stopped(tmp_path: Path, monkeypatch:
     model.tokenizer.chat_template = template
     said = [message["type"] for step in server.steps_of(order(messages=messages), model) for message in step]
     assert said[0] == "started"
+
+
+def test_what_was_read_goes_with_the_answers_that_fail(tmp_path: Path) -> None:
+    """At once: where memory has run out, nobody may wait until garbage is collected."""
+    write_language_model(tmp_path)
+    model = open_model(tmp_path, device="cpu")
+    assert isinstance(model, LanguageModel)
+    options = server.Options(device="cpu", models=1, memory_bytes=2**30, max_unpacked_bytes=0)
+    turns = [Turn("project", number, server.steps_of(order(prompt="a b c"), model)) for number in range(2)]
+    for turn in turns * 3:  # until both wait for their second token
+        next(turn.steps)
+    del turn
+    caches = [weakref.ref(waiting.cache) for waiting in model.decoder._waiting]
+    model.network.lm_head.register_forward_pre_hook(lambda module, args: (_ for _ in ()).throw(MemoryError))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        gc.disable()
+        try:
+            while turns:
+                server.Server(ours, options)._step(turns.pop())
+            assert [cache() for cache in caches] == [None, None]
+        finally:
+            gc.enable()
+        assert theirs.recv(2**16).count(b"out_of_memory") == 2
 
 
 def test_a_disk_that_is_full_is_told_as_such() -> None:
