@@ -39,7 +39,7 @@ test: lint .cache/clients/.installed ## All checks and all tests
 
 # Both at once: the matrix of faults waits most of its time, and all other tests give way to it.
 test-most:
-	nice $(BIN)/python -m pytest -q --durations=15 --numprocesses=2 --dist=loadfile --ignore=tests/faults/test_matrix.py
+	nice -n 5 $(BIN)/python -m pytest -q --durations=15 --numprocesses=2 --dist=loadfile --ignore=tests/faults/test_matrix.py
 
 test-matrix:
 	$(BIN)/python -m pytest -q --durations=3 tests/faults/test_matrix.py

@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-COMMIT = "c" * 40
 TOKEN = "hf_the-token-of-these-tests"
 
 
@@ -50,6 +49,11 @@ class Hub:
             server.server_close()
 
 
+def commit_of(files: Mapping[str, bytes]) -> str:
+    """What stands for these files and no others, as at a hub: its clients keep what they know of a commit."""
+    return _etag("".join(f"{name} {_etag(files[name])}\n" for name in sorted(files)).encode())
+
+
 def _handler(hub: Hub, name: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -72,26 +76,27 @@ def _answer_of_hub(hub: Hub, request: BaseHTTPRequestHandler, path: str) -> None
     if hub.is_down:
         return _send(request, 400, b"the hub is being mended")
     about = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/(.+)", path)
-    file = re.fullmatch(rf"/([^/]+/[^/]+)/resolve/{COMMIT}/(.+)", path)
+    file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
     found = about or file
     if found is None or found[1] not in hub.models:
         return _send(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
     if found[1] in hub.gated and request.headers.get("authorization") != f"Bearer {TOKEN}":
         return _send(request, 403, b"", {"X-Error-Code": "GatedRepo"})
     files = hub.models[found[1]]
-    if about and about[2] == "revision" and about[3] not in ("main", COMMIT):
+    commit = commit_of(files)
+    if (about and about[3] not in ("main", commit)) or (file and file[2] != commit):
         return _send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
     if about and about[2] == "revision":
-        return _send(request, 200, json.dumps({"id": about[1], "sha": COMMIT, "siblings": []}).encode())
+        return _send(request, 200, json.dumps({"id": about[1], "sha": commit, "siblings": []}).encode())
     if about:
         sizes = {one: hub.told_bytes or len(content) for one, content in files.items()}
         entries = [{"type": "file", "path": one, "size": sizes[one], "oid": _etag(files[one])} for one in files]
         return _send(request, 200, json.dumps(entries).encode())
-    content = files[found[2]]
-    told = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": COMMIT}
-    if not found[2].endswith((".safetensors", ".gguf", ".bin")):
+    content = files[found[3]]
+    told = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": commit}
+    if not found[3].endswith((".safetensors", ".gguf", ".bin")):
         return _send(request, 200, content, told)
-    told |= {"Location": f"{hub.files_url}/{found[1]}/{found[2]}", "X-Linked-Size": str(len(content))}
+    told |= {"Location": f"{hub.files_url}/{found[1]}/{found[3]}", "X-Linked-Size": str(len(content))}
     return _send(request, 302, b"", {**told, "X-Linked-Etag": told["ETag"]})
 
 

@@ -201,7 +201,9 @@ def test_a_fetch_of_a_server_that_is_silent_is_lost(client: httpx.Client, servic
     assert until_ended(client, fetch_id)["error"]["code"] == "fetch_lost"
     with service.client(new_project(service)) as other:
         assert other.get(f"/v1/model_fetches/{fetch_id}").status_code == 404
-    assert ended(client)["status"] == "ready"
+    fetch = ended(client)
+    assert fetch["error"] is None, fetch["error"]["message"]
+    assert fetch["status"] == "ready"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import InvalidData, NotFound, StorageFull, TooLarge
 from core.hub import choose, fetch
-from tests.hub import COMMIT, TOKEN, Hub
+from tests.hub import TOKEN, Hub, commit_of
 
 NAME = "organization/model"
 BESIDE = ["config.json", "tokenizer.model", "chat_template.jinja", "1_Pooling/config.json"]
@@ -57,7 +57,7 @@ def test_the_archive_is_told_by_its_bytes_hash_and_commit(hub: Hub, tmp_path: Pa
     told = fetch(order(hub, tmp_path))
     content = (tmp_path / "model.zip").read_bytes()
     made = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert told == {"commit": COMMIT, "fetched": len(b"GGUF...") + len(b"{}"), **made}
+    assert told == {"commit": commit_of(hub.models[NAME]), "fetched": len(b"GGUF...") + len(b"{}"), **made}
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == hub.models[NAME]
     assert not (tmp_path / "kept").exists()
