@@ -52,7 +52,7 @@ def spec_of(http: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
 def test_what_is_left_out_is_made_up_and_answered(http: httpx.Client, asked: dict[str, Any], base: str) -> None:
     job = create(http, asked)
     assert (job["object"], job["status"], job["model"]) == ("fine_tuning.job", "queued", "tiny-llama")
-    numbers = {"n_epochs": 8, "batch_size": 1, "learning_rate_multiplier": 1.8}  # 12 examples; the base is 16 wide
+    numbers = {"n_epochs": 8, "batch_size": 1, "learning_rate_multiplier": 0.66}  # 12 examples; the base is 16 wide
     assert job["hyperparameters"] == numbers == job["method"]["supervised"]["hyperparameters"]
     assert (
         job["error"]
@@ -71,7 +71,7 @@ def test_what_is_left_out_is_made_up_and_answered(http: httpx.Client, asked: dic
     assert (spec["epochs"], spec["batch_size"], spec["learning_rate"], spec["packing"]) == (
         8,
         1,
-        pytest.approx(2e-4 * 1.8),
+        pytest.approx(2e-4 * 0.66),
         False,
     )
     assert http.get(f"{JOBS}/{job['id']}").json() == job

@@ -59,6 +59,22 @@ def test_narrow_models_take_larger_steps(width: int | None, factor: float) -> No
 
 
 @pytest.mark.parametrize(
+    ("examples", "given", "n_epochs", "multiplier"),
+    [
+        (34, {}, 3, 0.5),
+        (16, {}, 6, 0.18),  # of a batch of 1 it would be 0.35
+        (10, {}, 10, 0.15),  # of 2: 0.5
+        (16, {"n_epochs": 6}, 6, 0.35),
+    ],
+)
+def test_examples_that_are_shown_more_often_are_learned_in_smaller_steps(
+    examples: int, given: dict[str, int], n_epochs: int, multiplier: float
+) -> None:
+    found = resolved(Hyperparameters(**given), "supervised", DataSize(examples))
+    assert (found["n_epochs"], found["learning_rate_multiplier"]) == (n_epochs, multiplier)
+
+
+@pytest.mark.parametrize(
     ("pairs", "given", "steps", "multiplier"),
     [
         (51, {}, 51, 3.5),
