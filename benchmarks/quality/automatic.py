@@ -91,7 +91,12 @@ def preferences() -> Case:
     return written("51 pairs of answers", "dpo", pairs("dpo_en_demo"), learned=51, held_out=36)
 
 
-CASES = {"few": partial(instruct, 16), "more": partial(instruct, 48), "preferences": preferences}
+CASES = {
+    "fewest": partial(instruct, 10),
+    "few": partial(instruct, 16),
+    "more": partial(instruct, 48),
+    "preferences": preferences,
+}
 
 
 def written(name: str, method: str, examples: list[Any], *, learned: int, held_out: int) -> Case:
