@@ -5,8 +5,8 @@ STAMP := .venv/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo openai-example up secrets test test-most test-matrix oldest compose-test life faults soak check lint \
-  fuzz quality bench bench-setup gpu docs format lock clean
+.PHONY: help setup demo openai-example up secrets test oldest compose-test life faults soak check lint fuzz quality bench \
+  bench-setup gpu docs format lock clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 15
@@ -35,13 +35,7 @@ secrets: ## Write the secrets that docker-compose.yml needs into secrets/, once
 	@sh deploy/secrets.sh secrets
 
 test: lint .cache/clients/.installed ## All checks and all tests
-	$(MAKE) --jobs=2 --no-print-directory test-most test-matrix
-
-# Both at once: the matrix of faults waits most of its time, and all other tests give way to it.
-test-most:
-	nice -n 5 $(BIN)/python -m pytest -q --durations=15 --numprocesses=2 --dist=loadfile --ignore=tests/faults/test_matrix.py
-
-test-matrix:
+	$(BIN)/python -m pytest -q --durations=15 --numprocesses=2 --dist=loadfile --ignore=tests/faults/test_matrix.py
 	$(BIN)/python -m pytest -q --durations=3 tests/faults/test_matrix.py
 
 # The clients of the hosted API, each alone in a folder with what it needs: as those who use it have it.
