@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import json
@@ -17,11 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from api import submission
 from api.own_folder import OwnFolder
 from api.readers import Readers
+from api.turns import OneOfEach
 from core.checking import Findings, is_checked
 from core.data.model_archive import READING
 from core.errors import InvalidData, InvalidRequest, InvalidSpec, WeightworksError
@@ -70,7 +69,7 @@ class Checker:
     def __init__(self, settings: Settings, database: Database, storage: Storage) -> None:
         self._settings, self._database, self._storage = settings, database, storage
         self._readers = Readers("core.checking", at_once=AT_ONCE)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by project: one at a time
+        self._turns = OneOfEach()
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Future[Findings]] = OrderedDict()
         self._folder = OwnFolder("checking")
@@ -83,7 +82,7 @@ class Checker:
         """
         if not is_checked(spec):
             return UNCHECKED
-        async with self._turns.setdefault(project_id, asyncio.Lock()):
+        async with self._turns.of(project_id):
             return await self._readers.in_turn(self._judge, project_id, spec, local)
 
     def close(self) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
 from anyio import CapacityLimiter, to_thread
 
 from api.readers import Readers
+from api.turns import OneOfEach
 from core.errors import InvalidRequest
 from core.forking import TOO_DEMANDING
 from core.graders import Grade, Grader
@@ -25,12 +24,12 @@ class Grading:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
         self._places = CapacityLimiter(AT_ONCE)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by project
+        self._turns = OneOfEach()
 
     async def grade(self, project_id: str, grader: Grader, item: Mapping[str, Any], text: str) -> Grade:
         """What the text is worth; raises InvalidRequest where that takes too long to tell."""
         order = {"grader": grader.model_dump(mode="json"), "item": item, "text": text}
-        async with self._turns.setdefault(project_id, asyncio.Lock()):
+        async with self._turns.of(project_id):
             return await to_thread.run_sync(self._ask, order, limiter=self._places)
 
     def _ask(self, order: Mapping[str, Any]) -> Grade:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from api.readers import Readers
+from api.turns import OneOfEach
 from core.jobs.inputs import Input
 from core.placement import place_inputs
 from core.settings import Settings
@@ -27,7 +27,7 @@ class Measurer:
         self._settings, self._storage = settings, storage
         self._readers = Readers("core.measuring", at_once=1)
         self._turn = asyncio.Lock()
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by project
+        self._turns = OneOfEach()
         self.close = self._readers.close
 
     async def measure(self, project_id: str, spec: MethodSpec, found: Mapping[str, Input]) -> Mapping[str, Any] | str:
@@ -38,7 +38,7 @@ class Measurer:
         async with AsyncExitStack() as turns:
             try:
                 async with asyncio.timeout(self._settings.preview_seconds):
-                    for turn in (self._turns.setdefault(project_id, asyncio.Lock()), self._turn):
+                    for turn in (self._turns.of(project_id), self._turn):
                         await turns.enter_async_context(turn)
             except TimeoutError:
                 return "other previews are being measured: ask again"

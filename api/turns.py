@@ -1,13 +1,26 @@
-"""Turns of threads at what takes long: a few at once, the next for the project that has the fewest."""
+"""Turns at what takes long: of threads, the next for the project that has the fewest; of requests, one of a project."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 LOOK_SECONDS = 0.2
+
+
+class OneOfEach:
+    """A lock for each project, there as long as somebody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, project_id: str) -> asyncio.Lock:
+        """The project's."""
+        return self._locks.setdefault(project_id, asyncio.Lock())
 
 
 class Turns:
